@@ -1,0 +1,400 @@
+//! One watch stream: everything that can happen to it, in one place and one order.
+//!
+//! The stream owns its subscriber, its registry and its outbox; nobody else touches them. Whatever leaves goes
+//! through the outbox, which is empty before anything new is looked at, so created precedes events, events
+//! precede the progress that speaks of them, and memory is bounded by one drain.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+};
+
+use barque_proto::etcd::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request::RequestUnion};
+use barque_store::{
+    Revision, StoreError,
+    watch::{Changes, Delivery, Matched, Subscriber, WatchId},
+};
+use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture};
+use tonic::{Code, Status};
+
+use super::{
+    frame::{Frame, encoded},
+    progress::ProgressTimer,
+    registry::{NO_WATCH, Registry},
+};
+use crate::{
+    Error, Method,
+    server::{Shared, at_length},
+};
+
+/// How many bytes of events one look at the hub takes.
+const DRAIN_BYTES: usize = 256 * 1024;
+/// Revisions join in one response until it measures this much; a revision is never split over two.
+const COALESCE_BYTES: usize = 64 * 1024;
+
+pub(crate) struct WatchStream<R> {
+    shared: Arc<Shared>,
+    requests: R,
+    end: BoxFuture<'static, Error>,
+    source: Source,
+    registry: Registry,
+    timer: ProgressTimer,
+    /// The client asked for progress, and events that came before are still to be drained.
+    progress_requested: bool,
+    outbox: VecDeque<Frame>,
+    deliveries: Vec<Delivery>,
+    /// Scratch: where in the outbox a watcher's newest frame of this drain is.
+    newest: HashMap<WatchId, usize>,
+    state: State,
+}
+
+/// Where events come from.
+enum Source {
+    Ready(Box<Subscriber>),
+    /// Reading history from disk, elsewhere.
+    Reading(BoxFuture<'static, Result<CaughtUp, Error>>),
+    /// Only while it moves from one to the other.
+    Moving,
+}
+
+struct CaughtUp {
+    subscriber: Box<Subscriber>,
+    deliveries: Vec<Delivery>,
+}
+
+enum State {
+    Open,
+    Closing(Result<(), Status>),
+    Closed,
+}
+
+impl<R> WatchStream<R>
+where
+    R: Stream<Item = Result<WatchRequest, Status>> + Unpin,
+{
+    pub fn new(shared: Arc<Shared>, requests: R, end: BoxFuture<'static, Error>) -> Self {
+        shared.metrics.watch_streams.fetch_add(1, Relaxed);
+        Self {
+            source: Source::Ready(Box::new(shared.replica.store().hub().subscribe())),
+            registry: Registry::new(shared.config.max_watchers_per_stream),
+            timer: ProgressTimer::new(shared.config.watch_progress_notify_interval),
+            shared,
+            requests,
+            end,
+            progress_requested: false,
+            outbox: VecDeque::new(),
+            deliveries: Vec::new(),
+            newest: HashMap::new(),
+            state: State::Open,
+        }
+    }
+
+    /// Does the next thing that there is to do; pending when there is nothing. Called with an empty outbox.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Poll::Ready(error) = self.end.poll_unpin(cx) {
+            return self.close(Err(error.into()));
+        }
+        if let Source::Reading(reading) = &mut self.source {
+            return match ready!(reading.poll_unpin(cx)) {
+                Ok(caught_up) => {
+                    self.source = Source::Ready(caught_up.subscriber);
+                    self.deliver(caught_up.deliveries);
+                    Poll::Ready(())
+                }
+                Err(error) => self.close(Err(error.into())),
+            };
+        }
+        match self.requests.poll_next_unpin(cx) {
+            Poll::Ready(Some(Ok(request))) => {
+                self.handle(request);
+                return Poll::Ready(());
+            }
+            Poll::Ready(Some(Err(status))) => return self.close(Err(status)),
+            // The client closed its half: as in etcd, that ends the stream.
+            Poll::Ready(None) => return self.close(Ok(())),
+            Poll::Pending => {}
+        }
+        if self.subscriber().poll_ready(cx).is_ready() {
+            return self.drain();
+        }
+        if std::mem::take(&mut self.progress_requested) {
+            self.answer_progress();
+            return Poll::Ready(());
+        }
+        ready!(self.timer.poll_tick(cx));
+        self.tick();
+        Poll::Ready(())
+    }
+
+    /// Only while nothing is being read: a stream that reads looks at nothing else.
+    fn subscriber(&mut self) -> &mut Subscriber {
+        match &mut self.source {
+            Source::Ready(subscriber) => subscriber,
+            Source::Reading(_) | Source::Moving => panic!("broken invariant: the subscriber is away"),
+        }
+    }
+
+    fn close(&mut self, outcome: Result<(), Status>) -> Poll<()> {
+        self.state = State::Closing(outcome);
+        Poll::Ready(())
+    }
+
+    fn handle(&mut self, request: WatchRequest) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => self.create(request),
+            Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
+            // Not at once: what the hub has for this stream goes first.
+            Some(RequestUnion::ProgressRequest(_)) => self.progress_requested = true,
+            None => tracing::debug!("a watch request that is none was ignored"),
+        }
+    }
+
+    fn create(&mut self, request: WatchCreateRequest) {
+        let progress_notify = request.progress_notify;
+        let mut frame = match self.registry.create(request) {
+            Ok(spec) => {
+                let id = spec.id;
+                let revision = self.subscriber().add(spec);
+                self.shared.metrics.watchers.fetch_add(1, Relaxed);
+                if progress_notify {
+                    self.timer.start();
+                }
+                Frame::new(self.shared.header(revision), id)
+            }
+            Err(reason) => {
+                let mut frame = Frame::canceled(self.shared.current_header(), NO_WATCH);
+                frame.cancel_reason = reason;
+                frame
+            }
+        };
+        frame.created = true;
+        self.outbox.push_back(frame);
+    }
+
+    /// An unknown id gets no reply.
+    fn cancel(&mut self, id: WatchId) {
+        if self.registry.remove(id) {
+            self.subscriber().remove(id);
+            self.shared.metrics.watchers.fetch_sub(1, Relaxed);
+            self.outbox
+                .push_back(Frame::canceled(self.shared.current_header(), id));
+        }
+    }
+
+    fn drain(&mut self) -> Poll<()> {
+        if self.subscriber().is_catching_up() {
+            self.read_history();
+            return Poll::Ready(());
+        }
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        match self.subscriber().drain(DRAIN_BYTES, &mut deliveries) {
+            Ok(_) => {
+                self.deliver(deliveries);
+                // A busy stream is never without work; what it was given now may be spoken of now.
+                if !self.subscriber().is_catching_up() && std::mem::take(&mut self.progress_requested) {
+                    self.answer_progress();
+                }
+                Poll::Ready(())
+            }
+            Err(error) => self.close(Err(failed(error).into())),
+        }
+    }
+
+    /// The subscriber goes to a thread for blocking work and comes back with what it found.
+    fn read_history(&mut self) {
+        let Source::Ready(mut subscriber) = std::mem::replace(&mut self.source, Source::Moving) else {
+            panic!("broken invariant: the subscriber is away");
+        };
+        let shared = Arc::clone(&self.shared);
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        shared.metrics.watch_catch_up_reads.fetch_add(1, Relaxed);
+        self.source = Source::Reading(Box::pin(async move {
+            let read = move || {
+                subscriber.drain(DRAIN_BYTES, &mut deliveries).map_err(failed)?;
+                Ok(CaughtUp {
+                    subscriber,
+                    deliveries,
+                })
+            };
+            at_length(&shared.catch_ups, read).await
+        }));
+    }
+
+    /// Puts what was drained into the outbox: one frame for each watcher and as many revisions as fit.
+    fn deliver(&mut self, mut deliveries: Vec<Delivery>) {
+        let several = spans_revisions(&deliveries);
+        for delivery in deliveries.drain(..) {
+            match delivery {
+                Delivery::Events {
+                    watch,
+                    changes,
+                    matched,
+                } => self.events(watch, &changes, &matched, several),
+                Delivery::Compacted {
+                    watch,
+                    compact_revision,
+                } => self.compacted(watch, compact_revision),
+            }
+        }
+        self.deliveries = deliveries;
+        self.newest.clear();
+        self.fragment();
+    }
+
+    fn events(&mut self, id: WatchId, changes: &Changes, matched: &Matched, several: bool) {
+        let Some(watcher) = self.registry.get_mut(id) else {
+            return;
+        };
+        watcher.idle = false;
+        let prev_kv = watcher.prev_kv;
+        let joined = if several {
+            self.newest.get(&id).copied()
+        } else {
+            None
+        };
+        let at = match joined.filter(|at| self.outbox[*at].encoded_len() < COALESCE_BYTES) {
+            Some(at) => at,
+            None => {
+                self.outbox
+                    .push_back(Frame::new(self.shared.header(changes.revision), id));
+                self.outbox.len() - 1
+            }
+        };
+        if several {
+            self.newest.insert(id, at);
+        }
+        let frame = &mut self.outbox[at];
+        frame.header.revision = changes.revision.0;
+        match matched {
+            Matched::All => changes
+                .events
+                .iter()
+                .for_each(|event| frame.push(encoded(event, prev_kv))),
+            Matched::Some(indexes) => {
+                indexes
+                    .iter()
+                    .for_each(|at| frame.push(encoded(&changes.events[*at as usize], prev_kv)));
+            }
+        }
+    }
+
+    fn compacted(&mut self, id: WatchId, compact_revision: Revision) {
+        if self.registry.remove(id) {
+            self.shared.metrics.watchers.fetch_sub(1, Relaxed);
+            self.shared.metrics.watchers_compacted.fetch_add(1, Relaxed);
+            self.newest.remove(&id);
+            let mut frame = Frame::canceled(self.shared.current_header(), id);
+            frame.compact_revision = compact_revision.0;
+            self.outbox.push_back(frame);
+        }
+    }
+
+    /// Splits the frames that are too large, for watchers that asked for it.
+    fn fragment(&mut self) {
+        let limit = self.shared.config.max_message_bytes();
+        if self.outbox.iter().all(|frame| frame.encoded_len() <= limit) {
+            return;
+        }
+        for frame in std::mem::take(&mut self.outbox) {
+            if self
+                .registry
+                .get_mut(frame.watch_id)
+                .is_some_and(|watcher| watcher.fragment)
+            {
+                self.outbox.extend(frame.fragments(limit));
+            } else {
+                self.outbox.push_back(frame);
+            }
+        }
+    }
+
+    /// Everything that was there is sent. A stream with a watcher that has not reached its start yet gets no
+    /// answer, nor one without watchers; its client asks again.
+    fn answer_progress(&mut self) {
+        if self.registry.len() == 0 {
+            return;
+        }
+        if let Some(revision) = self.subscriber().synced_revision() {
+            self.outbox
+                .push_back(Frame::new(self.shared.header(revision), NO_WATCH));
+        }
+    }
+
+    fn tick(&mut self) {
+        let Source::Ready(subscriber) = &mut self.source else {
+            return;
+        };
+        for (id, watcher) in self.registry.iter_mut() {
+            let due = watcher.progress_notify && std::mem::replace(&mut watcher.idle, true);
+            if due && let Some(revision) = subscriber.watcher_synced_revision(id) {
+                self.outbox
+                    .push_back(Frame::new(self.shared.header(revision), id));
+            }
+        }
+    }
+
+    fn sent(&self, frame: &Frame) {
+        self.shared.metrics.watch_responses_sent.fetch_add(1, Relaxed);
+        self.shared
+            .metrics
+            .events_sent
+            .fetch_add(frame.events() as u64, Relaxed);
+    }
+}
+
+impl<R> Stream for WatchStream<R>
+where
+    R: Stream<Item = Result<WatchRequest, Status>> + Unpin,
+{
+    type Item = Result<Frame, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(frame) = this.outbox.pop_front() {
+                this.sent(&frame);
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            match std::mem::replace(&mut this.state, State::Closed) {
+                State::Open => this.state = State::Open,
+                State::Closed => return Poll::Ready(None),
+                State::Closing(outcome) => {
+                    let code = outcome.as_ref().err().map_or(Code::Ok, Status::code);
+                    this.shared.metrics.handled(Method::Watch, code);
+                    return Poll::Ready(outcome.err().map(Err));
+                }
+            }
+            ready!(this.poll_step(cx));
+        }
+    }
+}
+
+impl<R> Drop for WatchStream<R> {
+    fn drop(&mut self) {
+        self.shared.metrics.watch_streams.fetch_sub(1, Relaxed);
+        self.shared
+            .metrics
+            .watchers
+            .fetch_sub(self.registry.len() as i64, Relaxed);
+        if !matches!(self.state, State::Closed) {
+            // The client went away.
+            self.shared.metrics.handled(Method::Watch, Code::Cancelled);
+        }
+    }
+}
+
+fn failed(error: StoreError) -> Error {
+    tracing::error!(%error, "watch events could not be read");
+    error.into()
+}
+
+fn spans_revisions(deliveries: &[Delivery]) -> bool {
+    let mut revisions = deliveries.iter().filter_map(|delivery| match delivery {
+        Delivery::Events { changes, .. } => Some(changes.revision),
+        Delivery::Compacted { .. } => None,
+    });
+    let first = revisions.next();
+    revisions.any(|revision| Some(revision) != first)
+}

@@ -1,0 +1,73 @@
+//! The order of a merged list: the patch's elements as the patch has them, the others where the object had
+//! them, as near as both allow.
+
+use serde_json::Value;
+
+use super::PatchError;
+
+/// How elements of a list are told apart: by a field, or (primitives) by themselves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity<'k> {
+    pub merge_key: Option<&'k str>,
+}
+
+impl Identity<'_> {
+    pub fn of<'v>(&self, element: &'v Value) -> Option<&'v Value> {
+        match self.merge_key {
+            Some(key) => element.get(key),
+            None => Some(element),
+        }
+    }
+
+    pub fn position(&self, list: &[Value], element: &Value) -> Option<usize> {
+        let identity = self.of(element)?;
+        list.iter().position(|other| self.of(other) == Some(identity))
+    }
+
+    /// Every element must be one that can be told apart.
+    pub fn check(&self, list: &[Value]) -> Result<(), PatchError> {
+        let Some(key) = self.merge_key else { return Ok(()) };
+        match list.iter().find(|element| element.get(key).is_none()) {
+            None => Ok(()),
+            Some(element) => Err(no_merge_key(element, key)),
+        }
+    }
+}
+
+pub(super) fn no_merge_key(element: &Value, key: &str) -> PatchError {
+    PatchError::Unmergeable(format!(
+        "map: {element} does not contain declared merge key: {key}"
+    ))
+}
+
+/// Arranges `merged`: elements named by `patch_order` follow it, the rest follow `live_order`; both are
+/// interleaved so that an element of the rest precedes the first of the others that it preceded live.
+pub(super) fn arrange(
+    merged: Vec<Value>,
+    patch_order: &[Value],
+    live_order: &[Value],
+    identity: Identity<'_>,
+) -> Result<Vec<Value>, PatchError> {
+    for list in [&merged[..], patch_order, live_order] {
+        identity.check(list)?;
+    }
+    let by = |list: &[Value], element: &Value| identity.position(list, element).unwrap_or(usize::MAX);
+    let (mut patched, mut others): (Vec<_>, Vec<_>) = merged
+        .into_iter()
+        .partition(|element| identity.position(patch_order, element).is_some());
+    patched.sort_by_key(|element| by(patch_order, element));
+    others.sort_by_key(|element| by(live_order, element));
+
+    let mut arranged = Vec::with_capacity(patched.len() + others.len());
+    let mut others = others.into_iter().peekable();
+    for element in patched {
+        if let Some(place) = identity.position(live_order, &element) {
+            while let Some(other) = others.next_if(|other| by(live_order, other) < place) {
+                arranged.push(other);
+            }
+        }
+        arranged.push(element);
+    }
+    arranged.extend(others);
+    Ok(arranged)
+}

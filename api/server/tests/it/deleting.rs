@@ -1,0 +1,171 @@
+//! Deletes: at once, gracefully, behind finalizers, of collections and of whole namespaces.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::api::{Api, pod};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_once_and_only_under_its_preconditions() {
+    let api = Api::start().await;
+    let object = api.create_config_map("a", json!({})).await;
+    let path = format!("{MAPS}/a");
+    let wrong = json!({"preconditions": {"uid": "other"}}).to_string();
+    let answer = api.send(Method::DELETE, &path, &[], Some(wrong)).await;
+    assert_eq!(answer.code, StatusCode::CONFLICT);
+    assert!(
+        answer.body["message"]
+            .as_str()
+            .unwrap()
+            .contains("Precondition failed: UID in precondition: other")
+    );
+    let right = json!({"preconditions": {"uid": object["metadata"]["uid"]}}).to_string();
+    let answer = api.send(Method::DELETE, &path, &[], Some(right)).await;
+    assert_eq!(
+        (answer.code, &answer.body["status"]),
+        (StatusCode::OK, &json!("Success"))
+    );
+    assert_eq!(answer.body["details"]["uid"], object["metadata"]["uid"]);
+    assert_eq!(api.delete(&path).await.code, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finalizer_holds_an_object() {
+    let api = Api::start().await;
+    let object = json!({"metadata": {"name": "a", "finalizers": ["x.io/hold"]}});
+    assert_eq!(api.post(MAPS, object).await.code, StatusCode::CREATED);
+    let path = format!("{MAPS}/a");
+    let marked = api.delete(&path).await;
+    assert!(
+        marked.body["metadata"]["deletionTimestamp"].is_string(),
+        "{}",
+        marked.body
+    );
+    let more = api
+        .patch(
+            &path,
+            "merge",
+            json!({"metadata": {"finalizers": ["x.io/hold", "x.io/more"]}}),
+        )
+        .await;
+    assert_eq!(more.code, StatusCode::UNPROCESSABLE_ENTITY, "no new ones now");
+    let released = api
+        .patch(&path, "merge", json!({"metadata": {"finalizers": null}}))
+        .await;
+    assert_eq!(released.code, StatusCode::OK, "{}", released.body);
+    assert_eq!(api.get(&path).await.code, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_pod_waits_for_its_node() {
+    let api = Api::start().await;
+    api.post(PODS, pod("free")).await;
+    assert_eq!(
+        api.delete(&format!("{PODS}/free")).await.body["status"],
+        "Success"
+    );
+    api.post(PODS, pod("bound")).await;
+    let binding = json!({"metadata": {"name": "bound"}, "target": {"name": "n"}});
+    api.post(&format!("{PODS}/bound/binding"), binding).await;
+    let marked = api.delete(&format!("{PODS}/bound")).await;
+    assert_eq!(
+        marked.body["metadata"]["deletionGracePeriodSeconds"], 30,
+        "{}",
+        marked.body
+    );
+    let again = api.delete(&format!("{PODS}/bound")).await;
+    assert_eq!(
+        again.body["metadata"]["deletionTimestamp"],
+        marked.body["metadata"]["deletionTimestamp"]
+    );
+    let gone = api.delete(&format!("{PODS}/bound?gracePeriodSeconds=0")).await;
+    assert_eq!(gone.body["status"], "Success", "{}", gone.body);
+    assert_eq!(
+        api.get(&format!("{PODS}/bound")).await.code,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_by_selector() {
+    let api = Api::start().await;
+    for i in 0..5 {
+        api.create_config_map(&format!("a{i}"), json!({"parity": (i % 2).to_string()}))
+            .await;
+    }
+    assert_eq!(
+        api.delete(&format!("{MAPS}?labelSelector=parity%3D0")).await.code,
+        StatusCode::OK
+    );
+    let left = api.get(MAPS).await;
+    let names: Vec<_> = left.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|o| &o["metadata"]["name"])
+        .collect();
+    assert_eq!(names, ["a1", "a3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_goes_when_it_is_empty_and_nothing_stays_behind() {
+    let api = Api::start().await;
+    assert_eq!(
+        api.post("/api/v1/namespaces", json!({"metadata": {"name": "n"}}))
+            .await
+            .code,
+        StatusCode::CREATED
+    );
+    let maps = "/api/v1/namespaces/n/configmaps";
+    api.post(maps, json!({"metadata": {"name": "plain"}})).await;
+    api.post(
+        maps,
+        json!({"metadata": {"name": "held", "finalizers": ["x.io/hold"]}}),
+    )
+    .await;
+    api.post("/api/v1/namespaces/n/pods", pod("p")).await;
+    let mut pods = api.watch("/api/v1/namespaces/n/pods?watch=1").await;
+    let mut held = api
+        .watch(&format!("{maps}?watch=1&fieldSelector=metadata.name%3Dheld"))
+        .await;
+    let mut namespaces = api
+        .watch("/api/v1/namespaces?watch=1&fieldSelector=metadata.name%3Dn")
+        .await;
+    assert_eq!(
+        (pods.event().await.0, held.event().await.0),
+        ("ADDED".into(), "ADDED".into())
+    );
+    assert_eq!(namespaces.event().await.0, "ADDED");
+    let marked = api.delete("/api/v1/namespaces/n").await;
+    assert_eq!(marked.body["status"]["phase"], "Terminating", "{}", marked.body);
+    let refused = api.post(maps, json!({"metadata": {"name": "late"}})).await;
+    assert_eq!(refused.code, StatusCode::FORBIDDEN);
+    assert!(
+        refused.body["message"]
+            .as_str()
+            .unwrap()
+            .contains("because it is being terminated"),
+        "{}",
+        refused.body
+    );
+    assert_eq!(pods.event().await.0, "DELETED");
+    assert_eq!(
+        held.event().await.0,
+        "MODIFIED",
+        "marked, and held by its finalizer"
+    );
+    assert_eq!(api.get("/api/v1/namespaces/n").await.code, StatusCode::OK);
+    api.patch(
+        &format!("{maps}/held"),
+        "merge",
+        json!({"metadata": {"finalizers": null}}),
+    )
+    .await;
+    assert_eq!(held.event().await.0, "DELETED");
+    while namespaces.event().await.0 != "DELETED" {}
+    assert_eq!(api.get("/api/v1/namespaces/n").await.code, StatusCode::NOT_FOUND);
+    assert_eq!(api.get(maps).await.body["items"], json!([]));
+}

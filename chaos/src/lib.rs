@@ -1,0 +1,4 @@
+//! Clusters of real processes, the faults that break them, and the checks of what must hold.
+
+pub mod cluster;
+pub mod cutfs;

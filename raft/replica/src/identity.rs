@@ -1,0 +1,364 @@
+//! Who this member is: IDs derived at bootstrap, and the file that keeps them.
+//!
+//! As in etcd a member's ID is a hash of its peer URLs and the cluster's token, the cluster's ID a hash of the
+//! first members' IDs. Besides, a member draws a random *incarnation* when its data directory is made: peers
+//! remember the first one seen under an ID, and a member whose data was wiped comes back with another.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{MemberConfig, ReplicaConfig, StartError};
+
+const FORMAT_VERSION: u32 = 1;
+
+fn first_u64(hash: impl AsRef<[u8]>) -> u64 {
+    let bytes: [u8; 8] = hash.as_ref()[..8]
+        .try_into()
+        .expect("a hash is longer than 8 bytes");
+    // 0 means "none" on the wire.
+    u64::from_be_bytes(bytes).max(1)
+}
+
+pub fn member_id(peer_urls: &[String], token: &str) -> u64 {
+    let mut urls: Vec<&str> = peer_urls.iter().map(String::as_str).collect();
+    urls.sort_unstable();
+    let mut hash = Sha256::new();
+    urls.iter().for_each(|url| hash.update(url));
+    hash.update(token);
+    first_u64(hash.finalize())
+}
+
+pub fn cluster_id(members: &[MemberConfig], token: &str) -> u64 {
+    let mut ids: Vec<u64> = members
+        .iter()
+        .map(|member| member_id(&member.peer_urls, token))
+        .collect();
+    ids.sort_unstable();
+    let mut hash = Sha256::new();
+    ids.iter().for_each(|id| hash.update(id.to_be_bytes()));
+    first_u64(hash.finalize())
+}
+
+fn peer_urls(config: &ReplicaConfig) -> impl Iterator<Item = &str> {
+    config
+        .initial_cluster
+        .iter()
+        .flat_map(|member| &member.peer_urls)
+        .map(String::as_str)
+}
+
+/// An ID as humans see it, and as it stands in files: JSON numbers do not hold 64 bits.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{id:x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
+}
+
+/// The content of `member/identity.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub format_version: u32,
+    #[serde(with = "hex")]
+    pub cluster_id: u64,
+    #[serde(with = "hex")]
+    pub member_id: u64,
+    #[serde(with = "hex")]
+    pub incarnation: u64,
+    pub name: String,
+    /// What the member was first started with, by which a data directory of another cluster is told. `None` and
+    /// empty in directories of before these were kept.
+    #[serde(default)]
+    pub initial_cluster_token: Option<String>,
+    #[serde(default)]
+    pub initial_peer_urls: Vec<String>,
+    /// The log has been written to: from then on an empty log means lost data.
+    pub has_log: bool,
+}
+
+impl Identity {
+    pub fn new(cluster_id: u64, member_id: u64, config: &ReplicaConfig) -> Self {
+        let incarnation = rand::random::<u64>().max(1);
+        Self {
+            format_version: FORMAT_VERSION,
+            cluster_id,
+            member_id,
+            incarnation,
+            name: config.name.clone(),
+            initial_cluster_token: Some(config.initial_cluster_token.clone()),
+            initial_peer_urls: peer_urls(config).map(str::to_owned).collect(),
+            has_log: false,
+        }
+    }
+
+    /// Refuses to go on with the data of another member or cluster. Members come and go, so `--initial-cluster`
+    /// may have changed since; but this member is in both the old and the new one.
+    pub fn check_is_of(&self, config: &ReplicaConfig) -> Result<(), StartError> {
+        let belongs = |to: String| {
+            let dir = config.data_dir.display();
+            Err(StartError::Identity(format!(
+                "data directory {dir} belongs to {to}"
+            )))
+        };
+        if self.name != config.name {
+            return belongs(format!("member \"{}\", not to \"{}\"", self.name, config.name));
+        }
+        if let Some(token) = self
+            .initial_cluster_token
+            .as_ref()
+            .filter(|token| **token != config.initial_cluster_token)
+        {
+            return belongs(format!(
+                "another cluster: its --initial-cluster-token is \"{token}\", not \"{}\"",
+                config.initial_cluster_token
+            ));
+        }
+        let known = |url: &str| self.initial_peer_urls.iter().any(|known| known == url);
+        if !self.initial_peer_urls.is_empty() && !peer_urls(config).any(known) {
+            return belongs(format!(
+                "another cluster: that of {}",
+                self.initial_peer_urls.join(",")
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn load(member_dir: &Path) -> Result<Option<Self>, StartError> {
+        let path = Self::path(member_dir);
+        let identity: Option<Self> = load_json(&path).map_err(|e| StartError::Identity(e.to_string()))?;
+        match &identity {
+            Some(other) if other.format_version != FORMAT_VERSION => Err(StartError::Identity(format!(
+                "{}: format version {} is not known to this program",
+                path.display(),
+                other.format_version
+            ))),
+            _ => Ok(identity),
+        }
+    }
+
+    pub fn save(&self, member_dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(member_dir)?;
+        save_json(&Self::path(member_dir), self)
+    }
+
+    fn path(member_dir: &Path) -> PathBuf {
+        member_dir.join("identity.json")
+    }
+}
+
+fn load_json<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
+    let named = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| named(&e)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(named(&error)),
+    }
+}
+
+/// Whole or not at all, also across a power cut.
+fn save_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(&serde_json::to_vec_pretty(value).map_err(io::Error::other)?)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let dir = path
+        .parent()
+        .ok_or_else(|| io::Error::other("a file without a directory"))?;
+    File::open(dir)?.sync_all()
+}
+
+/// The first incarnation seen under each member's ID, durable before it counts.
+#[derive(Debug)]
+pub struct KnownPeers {
+    path: PathBuf,
+    seen: Mutex<BTreeMap<u64, u64>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KnownPeer {
+    #[serde(with = "hex")]
+    member_id: u64,
+    #[serde(with = "hex")]
+    incarnation: u64,
+}
+
+/// A member that came back with another data directory under its old ID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wiped {
+    pub member_id: u64,
+}
+
+impl std::fmt::Display for Wiped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", already_bootstrapped(self.member_id))
+    }
+}
+
+/// What a member is told that is no longer one.
+pub fn removed(member_id: u64) -> String {
+    format!("member {member_id:x} has been permanently removed from the cluster")
+}
+
+/// What a wiped member is told, and how it is replaced.
+pub fn already_bootstrapped(member_id: u64) -> String {
+    format!(
+        "member {member_id:x} has already been bootstrapped; its data is gone, so it may not vote under this ID \
+         again: run `etcdctl member remove {member_id:x}` and `etcdctl member add`, then start it with an empty \
+         data directory and --initial-cluster-state existing"
+    )
+}
+
+impl KnownPeers {
+    pub fn load(member_dir: &Path) -> io::Result<Self> {
+        let path = member_dir.join("peers.json");
+        let peers: Vec<KnownPeer> = load_json(&path)?.unwrap_or_default();
+        let seen = peers
+            .into_iter()
+            .map(|peer| (peer.member_id, peer.incarnation))
+            .collect();
+        Ok(Self {
+            path,
+            seen: Mutex::new(seen),
+        })
+    }
+
+    pub fn incarnation_of(&self, member_id: u64) -> Option<u64> {
+        self.seen.lock().get(&member_id).copied()
+    }
+
+    /// Remembers a member at first sight; afterwards only the same incarnation passes.
+    pub fn check(&self, member_id: u64, incarnation: u64) -> io::Result<Result<(), Wiped>> {
+        let mut seen = self.seen.lock();
+        match seen.get(&member_id) {
+            Some(known) if *known == incarnation => return Ok(Ok(())),
+            Some(_) => return Ok(Err(Wiped { member_id })),
+            None => {}
+        }
+        seen.insert(member_id, incarnation);
+        self.save(&seen)?;
+        Ok(Ok(()))
+    }
+
+    fn save(&self, seen: &BTreeMap<u64, u64>) -> io::Result<()> {
+        let peer = |(member_id, incarnation): (&u64, &u64)| KnownPeer {
+            member_id: *member_id,
+            incarnation: *incarnation,
+        };
+        save_json(&self.path, &seen.iter().map(peer).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::example;
+
+    fn urls(urls: &[&str]) -> Vec<String> {
+        urls.iter().map(|url| url.to_string()).collect()
+    }
+
+    #[test]
+    fn ids_depend_on_urls_and_token_only() {
+        let id = member_id(&urls(&["http://a:1", "http://b:2"]), "t");
+        assert_eq!(id, member_id(&urls(&["http://b:2", "http://a:1"]), "t"));
+        assert_ne!(id, member_id(&urls(&["http://a:1"]), "t"));
+        assert_ne!(id, member_id(&urls(&["http://a:1", "http://b:2"]), "u"));
+        let member = |name: &str, url: &str| MemberConfig {
+            name: name.into(),
+            peer_urls: urls(&[url]),
+        };
+        let (a, b) = (member("a", "http://a:1"), member("b", "http://b:2"));
+        assert_eq!(
+            cluster_id(&[a.clone(), b.clone()], "t"),
+            cluster_id(&[b, member("x", "http://a:1")], "t")
+        );
+        let alone = [a];
+        assert_ne!(cluster_id(&alone, "t"), cluster_id(&alone, "u"));
+    }
+
+    #[test]
+    fn an_identity_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), None);
+        let identity = Identity::new(u64::MAX, 7, &example());
+        identity.save(dir.path()).unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity));
+        fs::write(dir.path().join("identity.json"), "{").unwrap();
+        assert!(Identity::load(dir.path()).is_err());
+    }
+
+    #[test]
+    fn the_data_of_another_member_or_cluster_is_refused() {
+        let cluster = |names: &[&str]| -> Vec<MemberConfig> {
+            let member = |name: &&str| MemberConfig {
+                name: name.to_string(),
+                peer_urls: urls(&[&format!("http://{name}:1")]),
+            };
+            names.iter().map(member).collect()
+        };
+        let first = ReplicaConfig {
+            initial_cluster: cluster(&["m0", "m1", "m2"]),
+            ..example()
+        };
+        let identity = Identity::new(1, 2, &first);
+        let later = ReplicaConfig {
+            initial_cluster: cluster(&["m0", "m7"]),
+            ..example()
+        };
+        assert!(identity.check_is_of(&first).is_ok() && identity.check_is_of(&later).is_ok());
+        let others = [
+            (
+                ReplicaConfig {
+                    name: "m1".into(),
+                    ..example()
+                },
+                "member \"m0\", not to \"m1\"",
+            ),
+            (
+                ReplicaConfig {
+                    initial_cluster_token: "t".into(),
+                    ..example()
+                },
+                "not \"t\"",
+            ),
+            (
+                ReplicaConfig {
+                    initial_cluster: cluster(&["x0", "x1"]),
+                    ..example()
+                },
+                "that of http://m0:1",
+            ),
+        ];
+        for (config, why) in others {
+            let error = identity.check_is_of(&config).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_second_incarnation_is_refused_after_a_restart_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = KnownPeers::load(dir.path()).unwrap();
+        assert_eq!(known.check(1, 10).unwrap(), Ok(()));
+        assert_eq!(known.check(1, 10).unwrap(), Ok(()));
+        let known = KnownPeers::load(dir.path()).unwrap();
+        assert_eq!(known.check(1, 11).unwrap(), Err(Wiped { member_id: 1 }));
+        assert_eq!(known.check(1, 10).unwrap(), Ok(()));
+    }
+}

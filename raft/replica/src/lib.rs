@@ -1,0 +1,42 @@
+//! openraft wired to the store: one member's replica of the keyspace.
+//!
+//! Everything above proposes commands and reads through a [`Replica`]; no openraft type leaves this crate.
+
+mod applied;
+mod barrier;
+mod batch;
+mod codec;
+mod compactor;
+mod config;
+mod data_dir;
+mod error;
+mod identity;
+mod keeper;
+mod leadership;
+mod lessor;
+mod lifecycle;
+mod log_store;
+mod membership;
+mod metrics;
+mod peer;
+mod proposals;
+mod proposer;
+mod raft_config;
+mod replica;
+mod retention;
+mod running;
+mod snapshot;
+mod start;
+mod state_machine;
+#[cfg(test)]
+mod storage_suite;
+mod types;
+mod waiters;
+
+pub use barque_wal::{FSYNC_BUCKETS_S, WalStats};
+pub use config::{MemberConfig, PeerTls, ReplicaConfig};
+pub use error::{ProposeError, ReadBarrierError, StartError};
+pub use lessor::KeepAlive;
+pub use membership::MemberError;
+pub use metrics::{APPLY_BUCKETS_S, ReplicaMetrics};
+pub use replica::{Leadership, Member, MemberId, PeerLag, Replica, ReplicaStatus};

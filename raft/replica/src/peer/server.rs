@@ -1,0 +1,334 @@
+//! The service that peers call: Raft's RPCs, forwarded proposals, read indexes, leases.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use barque_proto::peer as pb;
+use barque_store::LeaseId;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::{errors::ClientWriteError, raft::TransferLeaderRequest};
+use pb::raft_server::{Raft as RaftService, RaftServer};
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
+
+use super::{
+    Gate, MAX_MESSAGE_BYTES, append, discovery::Directory, listener::Incoming, snapshot_receive::Receiver,
+};
+use crate::{
+    KeepAlive, ReadBarrierError, codec,
+    running::Running,
+    types::{Callback, Commands, Raft},
+};
+
+type Reply<T> = Result<Response<T>, Status>;
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Serves peers; answers "unavailable" until the member runs.
+#[derive(Clone)]
+pub struct PeerService {
+    gate: Gate,
+    member: Arc<OnceLock<Arc<Running>>>,
+    receiver: Arc<Mutex<Receiver>>,
+}
+
+impl PeerService {
+    pub fn new(gate: Gate, receiver: Receiver) -> Self {
+        Self {
+            gate,
+            member: Arc::default(),
+            receiver: Arc::new(Mutex::new(receiver)),
+        }
+    }
+
+    pub fn run(&self, member: Arc<Running>) {
+        // Set once, by the start of the member.
+        drop(self.member.set(member));
+    }
+
+    fn member(&self) -> Result<&Arc<Running>, Status> {
+        self.member
+            .get()
+            .ok_or_else(|| Status::unavailable("the member is starting"))
+    }
+
+    fn raft(&self) -> Result<&Raft, Status> {
+        Ok(&self.member()?.raft)
+    }
+
+    fn reply<T>(&self, message: T) -> Response<T> {
+        let mut reply = Response::new(message);
+        self.gate.stamp_reply(reply.metadata_mut());
+        reply
+    }
+
+    /// Serves until `stop` resolves; connections that are open then are given up with the runtime.
+    pub async fn serve(
+        self,
+        directory: Directory,
+        incoming: Incoming,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        let gate = self.gate.clone();
+        let service = RaftServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let admit = move |request: Request<()>| {
+            gate.admit(request.metadata())?;
+            Ok(request)
+        };
+        tonic::transport::Server::builder()
+            .initial_stream_window_size(8 << 20)
+            .initial_connection_window_size(16 << 20)
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
+            .add_service(InterceptedService::new(service, admit))
+            .add_service(directory.service())
+            .serve_with_incoming_shutdown(incoming, stop)
+            .await
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("raft: {error}"))
+}
+
+fn read_error(error: ReadBarrierError) -> Status {
+    match error {
+        ReadBarrierError::TimedOut => Status::deadline_exceeded(error.to_string()),
+        _ => Status::unavailable(error.to_string()),
+    }
+}
+
+#[tonic::async_trait]
+impl RaftService for PeerService {
+    type AppendStream = Replies<pb::AppendReply>;
+    type SnapshotStream = Replies<pb::SnapshotReply>;
+    type ForwardStream = Replies<pb::ForwardRefusal>;
+
+    async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Reply<Self::AppendStream> {
+        let raft = self.raft()?;
+        // The stream ends at the first message that cannot be read; its replies then end too.
+        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), |message| {
+            let read = message.map_err(|status| status.to_string());
+            let read = read.and_then(|message| append::request_from_pb(message).map_err(|e| e.to_string()));
+            read.inspect_err(|error| tracing::debug!(error, "an append stream ended"))
+                .ok()
+        });
+        let replies = raft.stream_append(requests).map(|result| match result {
+            Ok(result) => Ok(append::reply_to_pb(&result)),
+            Err(fatal) => Err(stopped(fatal)),
+        });
+        Ok(self.reply(Box::pin(replies)))
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Reply<pb::VoteReply> {
+        let asked = vote_request(request.into_inner());
+        let answer = self.raft()?.vote(asked).await.map_err(stopped)?;
+        Ok(self.reply(vote_reply(answer)))
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Reply<pb::VoteReply> {
+        let asked = vote_request(request.into_inner());
+        let answer = self.raft()?.pre_vote(asked).await.map_err(stopped)?;
+        Ok(self.reply(vote_reply(answer)))
+    }
+
+    async fn transfer_leader(&self, request: Request<pb::TransferRequest>) -> Reply<pb::TransferReply> {
+        let asked = request.into_inner();
+        let from = codec::vote_from_pb(asked.from.unwrap_or_default());
+        let last = asked.last.map(codec::log_id_from_pb);
+        let handled = self
+            .raft()?
+            .handle_transfer_leader(TransferLeaderRequest::new(from, asked.to, last))
+            .await;
+        let refused = match handled.map_err(stopped)? {
+            Ok(()) => String::new(),
+            Err(refused) => refused.to_string(),
+        };
+        Ok(self.reply(pb::TransferReply { refused }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotRequest>>,
+    ) -> Reply<Self::SnapshotStream> {
+        let raft = self.raft()?.clone();
+        let receiver = self.receiver.clone();
+        let (tx, rx) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let received = receive_snapshot(raft, receiver, request.into_inner(), &tx).await;
+            if let Err(status) = received {
+                tracing::warn!(%status, "receiving a snapshot failed");
+                drop(tx.send(Err(status)).await);
+            }
+        });
+        Ok(self.reply(Box::pin(ReceiverStream::new(rx))))
+    }
+
+    async fn forward(&self, request: Request<Streaming<pb::ForwardRequest>>) -> Reply<Self::ForwardStream> {
+        let raft = self.raft()?.clone();
+        let mut batches = request.into_inner();
+        // Bounded by what peers may have in flight; refusals are sent from Raft's own task, which must not wait.
+        let (tx, rx) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(Some(forwarded)) = batches.message().await {
+                append_forwarded(&raft, forwarded, tx.clone()).await;
+            }
+        });
+        Ok(self.reply(Box::pin(UnboundedReceiverStream::new(rx).map(Ok))))
+    }
+
+    async fn read_index(&self, _: Request<pb::ReadIndexRequest>) -> Reply<pb::ReadIndexReply> {
+        let index = self
+            .member()?
+            .barrier
+            .leader_read_index()
+            .await
+            .map_err(read_error)?;
+        Ok(self.reply(pb::ReadIndexReply { index }))
+    }
+
+    async fn confirm(&self, request: Request<pb::ConfirmRequest>) -> Reply<pb::ConfirmReply> {
+        let term = request.into_inner().term;
+        // A vote is in Raft's state before it is on disk, and on disk before the candidate hears of it.
+        let voted = self
+            .raft()?
+            .with_raft_state(|state| state.vote_ref().leader_id.term);
+        let confirmed = voted.await.map_err(stopped)? <= term;
+        Ok(self.reply(pb::ConfirmReply { confirmed }))
+    }
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<pb::LeaseKeepAliveRequest>,
+    ) -> Reply<pb::LeaseKeepAliveReply> {
+        let id = LeaseId(request.into_inner().id);
+        let ttl_s = match self
+            .member()?
+            .keeper
+            .keep_alive_here(id)
+            .await
+            .map_err(read_error)?
+        {
+            KeepAlive::Renewed { ttl_s } => ttl_s,
+            KeepAlive::NotFound => 0,
+        };
+        Ok(self.reply(pb::LeaseKeepAliveReply { ttl_s }))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Reply<pb::LeaseTimeToLiveReply> {
+        let id = LeaseId(request.into_inner().id);
+        let found = self
+            .member()?
+            .keeper
+            .time_to_live_here(id)
+            .await
+            .map_err(read_error)?;
+        let (granted_ttl_s, remaining_s) = found.unwrap_or((0, 0));
+        Ok(self.reply(pb::LeaseTimeToLiveReply {
+            found: found.is_some(),
+            granted_ttl_s,
+            remaining_s,
+        }))
+    }
+
+    async fn publish(&self, request: Request<pb::PublishRequest>) -> Reply<pb::PublishReply> {
+        let from = self.gate.admit(request.metadata())?;
+        let asked = request.into_inner();
+        let published = self
+            .member()?
+            .membership
+            .publish_here(from, asked.name, asked.client_urls)
+            .await;
+        published.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(self.reply(pb::PublishReply {}))
+    }
+
+    async fn member_change(&self, request: Request<pb::MemberChangeRequest>) -> Reply<pb::MemberChangeReply> {
+        let changed = self.member()?.membership.change_here(request.into_inner()).await;
+        changed.map_err(|error| error.to_status())?;
+        Ok(self.reply(pb::MemberChangeReply {}))
+    }
+}
+
+fn vote_request(asked: pb::VoteRequest) -> openraft::raft::VoteRequest<crate::types::TypeConfig> {
+    openraft::raft::VoteRequest {
+        vote: codec::vote_from_pb(asked.vote.unwrap_or_default()),
+        last_log_id: asked.last.map(codec::log_id_from_pb),
+        leadership_transfer: asked.leadership_transfer,
+    }
+}
+
+fn vote_reply(answer: openraft::raft::VoteResponse<crate::types::TypeConfig>) -> pb::VoteReply {
+    pb::VoteReply {
+        vote: Some(codec::vote_to_pb(&answer.vote)),
+        granted: answer.vote_granted,
+        last: answer.last_log_id.as_ref().map(codec::log_id_to_pb),
+    }
+}
+
+/// Appends a peer's batch if this member leads in the term that it was meant for; otherwise says so.
+async fn append_forwarded(
+    raft: &Raft,
+    forwarded: pb::ForwardRequest,
+    refusals: mpsc::UnboundedSender<pb::ForwardRefusal>,
+) {
+    let sequence = forwarded.sequence;
+    let batch = Commands(Bytes::copy_from_slice(&forwarded.batch));
+    let told = Callback(Box::new(move |result| {
+        if let Err(ClientWriteError::ForwardToLeader(_)) = result {
+            // Nobody listens any more: the batch stays unknown there.
+            let _ = refusals.send(pb::ForwardRefusal { sequence });
+        }
+    }));
+    let write = raft.write(batch).with_leader(forwarded.term).responder(told);
+    if let Err(fatal) = write.await {
+        tracing::debug!(%fatal, "a forwarded batch came to a member that stops");
+    }
+}
+
+async fn receive_snapshot(
+    raft: Raft,
+    receiver: Arc<Mutex<Receiver>>,
+    mut parts: Streaming<pb::SnapshotRequest>,
+    replies: &mpsc::Sender<Result<pb::SnapshotReply, Status>>,
+) -> Result<(), Status> {
+    use pb::{snapshot_reply::Part as Reply, snapshot_request::Part};
+    let mut receiver = receiver
+        .try_lock()
+        .map_err(|_| Status::aborted("another snapshot is being received"))?;
+    let mut manifest = None;
+    let say = async |part| {
+        let sent = replies.send(Ok(pb::SnapshotReply { part: Some(part) })).await;
+        sent.map_err(|_| Status::cancelled("the sender is gone"))
+    };
+    while let Some(message) = parts.message().await? {
+        match (message.part, &manifest) {
+            (Some(Part::Manifest(new)), None) => {
+                let offsets = receiver.begin(&new)?;
+                let bytes: u64 = new.files.iter().map(|file| file.length).sum();
+                tracing::info!(files = new.files.len(), bytes, "receiving a snapshot");
+                manifest = Some(new);
+                say(Reply::Have(pb::snapshot_reply::Have { offsets })).await?;
+            }
+            (Some(Part::Chunk(chunk)), Some(_)) => tokio::task::block_in_place(|| receiver.write(&chunk))?,
+            (Some(Part::Done(_)), Some(manifest)) => {
+                let (vote, snapshot) = tokio::task::block_in_place(|| receiver.finish(manifest))?;
+                let installed = raft
+                    .install_full_snapshot(vote, snapshot)
+                    .await
+                    .map_err(stopped)?;
+                tracing::info!(last = ?manifest.last, "a snapshot is installed");
+                return say(Reply::Vote(codec::vote_to_pb(&installed.vote))).await;
+            }
+            _ => return Err(Status::invalid_argument("a snapshot's parts in the wrong order")),
+        }
+    }
+    Err(Status::cancelled("the sender stopped before the end"))
+}

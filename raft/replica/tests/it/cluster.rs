@@ -1,0 +1,242 @@
+//! A cluster of replicas in this process: started, killed, wiped and started again.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use barque_proto::command::{Command, Put, Range, command::Op};
+use barque_replica::{MemberConfig, MemberId, PeerTls, ProposeError, Replica, ReplicaConfig, StartError};
+use barque_store::{Response, Revision, StoreConfig};
+use tempfile::TempDir;
+
+/// Long enough for a machine that is busy with something else; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Cluster {
+    pub dir: TempDir,
+    pub members: Vec<MemberConfig>,
+    addresses: Vec<SocketAddr>,
+    /// Bound from the first moment on, so that nobody else takes the ports.
+    reserved: Vec<Option<TcpListener>>,
+    pub replicas: Vec<Option<Replica>>,
+    pub token: String,
+    pub snapshot_entries: u64,
+    pub snapshot_bytes: u64,
+    pub tls: Vec<Option<PeerTls>>,
+    pub new_cluster: bool,
+}
+
+impl Cluster {
+    pub fn new(size: usize) -> Self {
+        Self::with_scheme(size, "http")
+    }
+
+    pub fn with_scheme(size: usize, scheme: &str) -> Self {
+        let reserved: Vec<_> = (0..size)
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let addresses: Vec<_> = reserved
+            .iter()
+            .map(|listener| listener.local_addr().unwrap())
+            .collect();
+        let member = |(number, address): (usize, &SocketAddr)| MemberConfig {
+            name: format!("m{number}"),
+            peer_urls: vec![format!("{scheme}://{address}")],
+        };
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            members: addresses.iter().enumerate().map(member).collect(),
+            addresses,
+            reserved: reserved.into_iter().map(Some).collect(),
+            replicas: vec![None; size],
+            token: "test".into(),
+            snapshot_entries: 100_000,
+            snapshot_bytes: 1 << 30,
+            tls: vec![None; size],
+            new_cluster: true,
+        }
+    }
+
+    pub async fn started(size: usize) -> Self {
+        let mut cluster = Self::new(size);
+        cluster.start_all().await;
+        cluster
+    }
+
+    pub fn data_dir(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("m{number}"))
+    }
+
+    fn listener(&mut self, number: usize) -> TcpListener {
+        self.reserved[number]
+            .take()
+            .unwrap_or_else(|| bind(self.addresses[number]))
+    }
+
+    pub fn config(&mut self, number: usize) -> ReplicaConfig {
+        let data_dir = self.data_dir(number);
+        ReplicaConfig {
+            name: self.members[number].name.clone(),
+            store: store_config(&data_dir),
+            data_dir,
+            initial_cluster: self.members.clone(),
+            initial_cluster_token: self.token.clone(),
+            new_cluster: self.new_cluster,
+            advertise_client_urls: vec![format!("http://127.0.0.1:{}", 1000 + number)],
+            peer_listeners: vec![self.listener(number)],
+            tls: self.tls[number].clone(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            snapshot_entries: self.snapshot_entries,
+            snapshot_bytes: self.snapshot_bytes,
+            snapshot_bytes_per_second: 0,
+            max_batch_bytes: 2 << 20,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+
+    pub async fn try_start(&mut self, number: usize) -> Result<(), StartError> {
+        let config = self.config(number);
+        self.replicas[number] = Some(Replica::start(config).await?);
+        Ok(())
+    }
+
+    pub async fn start(&mut self, number: usize) {
+        self.try_start(number).await.unwrap();
+    }
+
+    pub async fn start_all(&mut self) {
+        for number in 0..self.replicas.len() {
+            self.start(number).await;
+        }
+        for number in 0..self.replicas.len() {
+            self.ready(number).await;
+        }
+    }
+
+    pub async fn ready(&self, number: usize) {
+        within(self.replica(number).wait_ready()).await;
+    }
+
+    pub fn replica(&self, number: usize) -> &Replica {
+        self.replicas[number].as_ref().expect("the replica runs")
+    }
+
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.replicas.len())
+            .filter(|number| self.replicas[*number].is_some())
+            .collect()
+    }
+
+    /// Ends it as kill -9 would.
+    pub async fn kill(&mut self, number: usize) {
+        let replica = self.replicas[number].take().expect("the replica runs");
+        replica.crash().await;
+    }
+
+    pub fn wipe(&self, number: usize) {
+        std::fs::remove_dir_all(self.data_dir(number)).unwrap();
+    }
+
+    pub fn id(&self, number: usize) -> MemberId {
+        self.replica(number).status().member_id
+    }
+
+    /// The number of the member that leads, as the running members agree; waits for one.
+    pub async fn leader(&self) -> usize {
+        let leads = |number: &usize| self.replica(*number).leadership().borrow().is_self;
+        within(async {
+            loop {
+                let leaders: Vec<_> = self.running().into_iter().filter(leads).collect();
+                if let [leader] = leaders[..] {
+                    return leader;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+
+    pub async fn follower(&self) -> usize {
+        let leader = self.leader().await;
+        self.running()
+            .into_iter()
+            .find(|number| *number != leader)
+            .expect("a follower runs")
+    }
+
+    /// Waits until the member has applied what the others have.
+    pub async fn caught_up(&self, number: usize) {
+        within(async { while self.replica(number).read_barrier().await.is_err() {} }).await;
+    }
+}
+
+fn bind(address: SocketAddr) -> TcpListener {
+    // The kernel may hold on to the sockets of the process part that was just killed.
+    for _ in 0..200 {
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+    panic!("{address} stays busy");
+}
+
+pub fn store_config(data_dir: &Path) -> StoreConfig {
+    StoreConfig {
+        dir: data_dir.join("state"),
+        ring_bytes: 1 << 20,
+        block_cache_bytes: 1 << 20,
+        quota_backend_bytes: 0,
+    }
+}
+
+pub async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it takes too long")
+}
+
+pub fn put(key: &str, value: &str) -> Command {
+    let put = Put {
+        key: key.to_string().into(),
+        value: value.to_string().into(),
+        ..Put::default()
+    };
+    Command {
+        op: Some(Op::Put(put)),
+        ..Command::default()
+    }
+}
+
+pub async fn write(replica: &Replica, key: &str, value: &str) -> Result<Revision, ProposeError> {
+    match replica.propose(put(key, value)).await? {
+        Response::Put(put) => Ok(put.revision),
+        other => panic!("not a put's response: {other:?}"),
+    }
+}
+
+/// What the local state holds, without asking anybody.
+pub fn local(replica: &Replica, key: &str) -> Option<String> {
+    let found = replica.store().reader().get(key.as_bytes(), Revision(0)).unwrap();
+    found.map(|found| String::from_utf8(found.value.to_vec()).unwrap())
+}
+
+pub async fn read(replica: &Replica, key: &str) -> Option<String> {
+    replica.read_barrier().await.unwrap();
+    local(replica, key)
+}
+
+pub fn count(replica: &Replica, prefix: &str) -> i64 {
+    let mut end = prefix.as_bytes().to_vec();
+    *end.last_mut().unwrap() += 1;
+    let query = Range {
+        key: prefix.to_string().into(),
+        range_end: end.into(),
+        count_only: true,
+        ..Range::default()
+    };
+    replica.store().reader().range(&query).unwrap().count
+}

@@ -1,0 +1,294 @@
+//! Files in memory that can lose power: what was not synced is forgotten, or kept in part, as a seed decides.
+//!
+//! [`CutFiles`] is the disk; clones share it. Every operation is counted, and the power can be cut at any of
+//! them. It models what the log must survive, in `disk.rs`; it never touches the real file system.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{
+    File, Files,
+    disk::{Dice, Disk},
+};
+
+#[derive(Clone)]
+pub struct CutFiles {
+    power: Arc<Mutex<Power>>,
+}
+
+struct Power {
+    disk: Disk,
+    dice: Dice,
+    on: bool,
+    /// Handles opened before the last cut are dead for good.
+    boot: u64,
+    operations: u64,
+    cut_at: Option<u64>,
+    syncs: u64,
+    fail_sync_at: Option<u64>,
+    limit: Option<u64>,
+}
+
+impl CutFiles {
+    pub fn new(seed: u64) -> CutFiles {
+        let power = Power {
+            disk: Disk::default(),
+            dice: Dice::new(seed),
+            on: true,
+            boot: 0,
+            operations: 0,
+            cut_at: None,
+            syncs: 0,
+            fail_sync_at: None,
+            limit: None,
+        };
+        CutFiles {
+            power: Arc::new(Mutex::new(power)),
+        }
+    }
+
+    /// Cuts the power now: every operation fails until `restore`.
+    pub fn cut(&self) {
+        self.power.lock().cut();
+    }
+
+    /// Cuts the power in the `count`-th operation from now (1 is the next).
+    pub fn cut_after(&self, count: u64) {
+        let mut power = self.power.lock();
+        power.cut_at = Some(power.operations + count);
+    }
+
+    pub fn is_cut(&self) -> bool {
+        !self.power.lock().on
+    }
+
+    /// Power is back; the files are what survived.
+    pub fn restore(&self) {
+        let mut power = self.power.lock();
+        (power.on, power.cut_at) = (true, None);
+    }
+
+    /// The `count`-th sync from now fails (1 is the next), and what it was to make durable never will be.
+    pub fn fail_sync(&self, count: u64) {
+        let mut power = self.power.lock();
+        power.fail_sync_at = Some(power.syncs + count);
+    }
+
+    /// No more than this many bytes in all files.
+    pub fn limit(&self, bytes: Option<u64>) {
+        self.power.lock().limit = bytes;
+    }
+
+    pub fn operations(&self) -> u64 {
+        self.power.lock().operations
+    }
+
+    /// Damages a byte, on the medium and in memory.
+    pub fn flip(&self, path: &Path, offset: u64) -> io::Result<()> {
+        let mut power = self.power.lock();
+        let inode = power
+            .disk
+            .names
+            .get(path)
+            .copied()
+            .ok_or(io::ErrorKind::NotFound)?;
+        let inode = power.disk.inodes.get_mut(&inode).ok_or(io::ErrorKind::NotFound)?;
+        let byte = *inode
+            .seen
+            .get(offset as usize)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        inode.write(&[!byte], offset as usize);
+        inode.sync();
+        Ok(())
+    }
+
+    /// Does an operation; if the power goes in it, its effect is there before the cut decides what stays.
+    fn operate<T>(&self, boot: Option<u64>, act: impl FnOnce(&mut Power) -> io::Result<T>) -> io::Result<T> {
+        let mut power: MutexGuard<'_, Power> = self.power.lock();
+        if !power.on || boot.is_some_and(|boot| boot != power.boot) {
+            return Err(no_power());
+        }
+        power.operations += 1;
+        let cut = power.cut_at.is_some_and(|at| power.operations >= at);
+        if cut && power.dice.up_to(3) == 0 {
+            power.cut();
+            return Err(no_power());
+        }
+        let outcome = act(&mut power);
+        if cut {
+            power.cut();
+            return Err(no_power());
+        }
+        outcome
+    }
+}
+
+fn no_power() -> io::Error {
+    io::Error::other("the power was cut")
+}
+
+impl Power {
+    fn cut(&mut self) {
+        if self.on {
+            self.disk.cut(&mut self.dice);
+            self.on = false;
+            self.boot += 1;
+        }
+    }
+
+    fn sync_fails(&mut self) -> bool {
+        self.syncs += 1;
+        self.fail_sync_at.take_if(|at| *at <= self.syncs).is_some()
+    }
+
+    fn check_room(&self, more: u64) -> io::Result<()> {
+        match self.limit {
+            Some(limit) if self.disk.used() + more > limit => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn existing(&self, path: &Path) -> io::Result<u64> {
+        let missing = || {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("{} does not exist", path.display()),
+            )
+        };
+        self.disk.names.get(path).copied().ok_or_else(missing)
+    }
+}
+
+impl Files for CutFiles {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.operate(None, |power| {
+            power.disk.dirs.extend(dir.ancestors().map(PathBuf::from));
+            Ok(())
+        })
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.operate(None, |power| {
+            let inside = power.disk.names.keys().filter(|path| path.parent() == Some(dir));
+            Ok(inside
+                .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+                .collect())
+        })
+    }
+
+    fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn File>> {
+        self.operate(None, |power| {
+            let inode = match power.existing(path) {
+                Err(_) if create && path.parent().is_some_and(|dir| power.disk.dirs.contains(dir)) => {
+                    power.disk.create(path)
+                }
+                existing => existing?,
+            };
+            Ok(Box::new(CutFile {
+                files: self.clone(),
+                inode,
+                boot: power.boot,
+            }) as Box<dyn File>)
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.operate(None, |power| {
+            power.existing(from)?;
+            power.disk.rename(from, to);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.operate(None, |power| {
+            power.existing(path)?;
+            power.disk.remove(path);
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        self.operate(None, |power| {
+            if power.sync_fails() {
+                return Err(io::Error::other("injected: the directory's sync failed"));
+            }
+            power.disk.sync_names();
+            Ok(())
+        })
+    }
+}
+
+struct CutFile {
+    files: CutFiles,
+    inode: u64,
+    boot: u64,
+}
+
+impl CutFile {
+    fn on_inode<T>(&self, act: impl FnOnce(&mut super::disk::Inode) -> T) -> io::Result<T> {
+        self.files.operate(Some(self.boot), |power| {
+            match power.disk.inodes.get_mut(&self.inode) {
+                Some(inode) => Ok(act(inode)),
+                None => Err(io::Error::other("the file is gone")),
+            }
+        })
+    }
+}
+
+impl File for CutFile {
+    fn len(&self) -> io::Result<u64> {
+        self.on_inode(|inode| inode.seen.len() as u64)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.on_inode(|inode| {
+            let from = inode.seen.len().min(offset as usize);
+            let read = buf.len().min(inode.seen.len() - from);
+            buf[..read].copy_from_slice(&inode.seen[from..from + read]);
+            read
+        })
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.files.operate(Some(self.boot), |power| {
+            let len = power
+                .disk
+                .inodes
+                .get(&self.inode)
+                .map_or(0, |inode| inode.seen.len() as u64);
+            power.check_room((offset + buf.len() as u64).saturating_sub(len))?;
+            match power.disk.inodes.get_mut(&self.inode) {
+                Some(inode) => inode.write(buf, offset as usize),
+                None => return Err(io::Error::other("the file is gone")),
+            }
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.files.operate(Some(self.boot), |power| {
+            let fails = power.sync_fails();
+            match power.disk.inodes.get_mut(&self.inode) {
+                Some(inode) if fails => {
+                    inode.fail_sync();
+                    Err(io::Error::other("injected: the sync failed"))
+                }
+                Some(inode) => {
+                    inode.sync();
+                    Ok(())
+                }
+                None => Err(io::Error::other("the file is gone")),
+            }
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.on_inode(|inode| inode.set_len(len as usize))
+    }
+}

@@ -1,0 +1,218 @@
+//! A disk in memory that knows what of each file and each name is durable.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
+
+/// Small, seeded, and the same on every machine.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// From 0 to `end` inclusive.
+    pub(super) fn up_to(&mut self, end: usize) -> usize {
+        (self.next() % (end as u64 + 1)) as usize
+    }
+
+    pub(super) fn coin(&mut self) -> bool {
+        self.next() & 1 == 1
+    }
+}
+
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+/// One file's content: as it is seen, as it is on the medium, and what leads from one to the other.
+#[derive(Default)]
+pub(super) struct Inode {
+    pub(super) seen: Vec<u8>,
+    durable: Vec<u8>,
+    changes: Vec<Change>,
+}
+
+impl Inode {
+    pub(super) fn write(&mut self, bytes: &[u8], offset: usize) {
+        put(&mut self.seen, bytes, offset);
+        self.changes.push(Change::Write {
+            offset,
+            bytes: bytes.to_vec(),
+        });
+    }
+
+    pub(super) fn set_len(&mut self, len: usize) {
+        self.seen.resize(len, 0);
+        self.changes.push(Change::SetLen(len));
+    }
+
+    pub(super) fn sync(&mut self) {
+        for change in self.changes.drain(..) {
+            match change {
+                Change::Write { offset, bytes } => put(&mut self.durable, &bytes, offset),
+                Change::SetLen(len) => self.durable.resize(len, 0),
+            }
+        }
+    }
+
+    /// As Linux does it: after an error the pages count as clean, and nothing writes them any more.
+    pub(super) fn fail_sync(&mut self) {
+        self.changes.clear();
+    }
+
+    /// Loses what is not durable, but for what the dice keep: of each block one of its states in turn, the
+    /// next one perhaps torn.
+    fn cut(&mut self, dice: &mut Dice) {
+        let block = if dice.coin() { 512 } else { 4096 };
+        let keep_all = dice.up_to(7) == 0;
+        let keep_none = dice.up_to(7) == 0;
+        let mut touched: BTreeMap<usize, Vec<(usize, &[u8])>> = BTreeMap::new();
+        for change in &self.changes {
+            match change {
+                Change::SetLen(len) if dice.coin() => self.durable.resize(*len, 0),
+                Change::SetLen(_) => {}
+                Change::Write { offset, bytes } => split(&mut touched, block, *offset, bytes),
+            }
+        }
+        for pieces in touched.values() {
+            let kept = match (keep_all, keep_none) {
+                (true, _) => pieces.len(),
+                (_, true) => 0,
+                _ => dice.up_to(pieces.len()),
+            };
+            pieces[..kept]
+                .iter()
+                .for_each(|(offset, bytes)| put(&mut self.durable, bytes, *offset));
+            if let Some((offset, bytes)) = pieces.get(kept).filter(|_| !keep_none && dice.coin()) {
+                put(&mut self.durable, &bytes[..dice.up_to(bytes.len())], *offset);
+            }
+        }
+        self.changes.clear();
+        self.seen = self.durable.clone();
+    }
+}
+
+fn put(content: &mut Vec<u8>, bytes: &[u8], offset: usize) {
+    if bytes.is_empty() {
+        return;
+    }
+    let end = offset + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset..end].copy_from_slice(bytes);
+}
+
+fn split<'a>(
+    touched: &mut BTreeMap<usize, Vec<(usize, &'a [u8])>>,
+    block: usize,
+    offset: usize,
+    bytes: &'a [u8],
+) {
+    let mut at = offset;
+    while at < offset + bytes.len() {
+        let end = ((at / block + 1) * block).min(offset + bytes.len());
+        touched
+            .entry(at / block)
+            .or_default()
+            .push((at, &bytes[at - offset..end - offset]));
+        at = end;
+    }
+}
+
+enum NameChange {
+    Link(PathBuf, u64),
+    Rename(PathBuf, PathBuf),
+    Unlink(PathBuf),
+}
+
+type Names = BTreeMap<PathBuf, u64>;
+
+fn rename(names: &mut Names, change: &NameChange) {
+    match change {
+        NameChange::Link(path, inode) => {
+            names.insert(path.clone(), *inode);
+        }
+        NameChange::Rename(from, to) => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
+        NameChange::Unlink(path) => {
+            names.remove(path);
+        }
+    }
+}
+
+/// All files. A directory is durable as soon as it is made; names in it are durable once it is synced, and a cut
+/// keeps some first part of the changes since, as a journal does.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) inodes: HashMap<u64, Inode>,
+    pub(super) names: Names,
+    durable_names: Names,
+    changes: Vec<NameChange>,
+    pub(super) dirs: BTreeSet<PathBuf>,
+    next_inode: u64,
+}
+
+impl Disk {
+    pub(super) fn create(&mut self, path: &Path) -> u64 {
+        self.next_inode += 1;
+        self.inodes.insert(self.next_inode, Inode::default());
+        self.change(NameChange::Link(path.into(), self.next_inode));
+        self.next_inode
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) {
+        self.change(NameChange::Rename(from.into(), to.into()));
+    }
+
+    pub(super) fn remove(&mut self, path: &Path) {
+        self.change(NameChange::Unlink(path.into()));
+    }
+
+    fn change(&mut self, change: NameChange) {
+        rename(&mut self.names, &change);
+        self.changes.push(change);
+    }
+
+    /// The journal is one for all directories: syncing one makes what came before durable too.
+    pub(super) fn sync_names(&mut self) {
+        for change in self.changes.drain(..) {
+            rename(&mut self.durable_names, &change);
+        }
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.names
+            .values()
+            .filter_map(|inode| self.inodes.get(inode))
+            .map(|inode| inode.seen.len() as u64)
+            .sum()
+    }
+
+    pub(super) fn cut(&mut self, dice: &mut Dice) {
+        let kept = dice.up_to(self.changes.len());
+        for change in self.changes.drain(..).take(kept) {
+            rename(&mut self.durable_names, &change);
+        }
+        self.names = self.durable_names.clone();
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        self.inodes.retain(|inode, _| named.contains(inode));
+        let mut inodes: Vec<_> = self.inodes.iter_mut().collect();
+        inodes.sort_by_key(|(inode, _)| **inode);
+        inodes.into_iter().for_each(|(_, inode)| inode.cut(dice));
+    }
+}

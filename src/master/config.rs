@@ -1,0 +1,381 @@
+//! A master's configuration, validated once: what the rest of the process may take for granted.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use barque_replica::PeerTls;
+use rustls::ServerConfig;
+
+use super::{
+    Flags, membership,
+    tokens::{self, Holder},
+};
+use crate::{
+    logging::{Format, Level},
+    tls::{self, ClientCertificates},
+    urls::{self, Url},
+};
+
+const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+pub const DEFAULT_PEER_URL: &str = "http://localhost:2380";
+const DEFAULT_API_URL: &str = "https://localhost:6443";
+/// What etcd adds to twice the election timeout for its own requests.
+const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub pid_file: Option<PathBuf>,
+    pub client: Serving,
+    pub advertise_client_urls: Vec<String>,
+    pub peer_urls: Vec<Url>,
+    pub peer_tls: Option<PeerTls>,
+    pub metrics: Serving,
+    pub api: Option<Api>,
+    pub initial_cluster: Vec<barque_replica::MemberConfig>,
+    pub initial_cluster_token: String,
+    pub new_cluster: bool,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    pub request_timeout: Duration,
+    pub snapshot_entries: u64,
+    pub snapshot_bytes: u64,
+    pub snapshot_bytes_per_second: u64,
+    pub limits: Limits,
+    pub compaction: AutoCompaction,
+    pub log_level: Level,
+    pub log_format: Format,
+}
+
+/// Listeners that share one certificate.
+pub struct Serving {
+    pub urls: Vec<Url>,
+    /// Used for the https URLs among them.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+pub struct Api {
+    pub serving: Serving,
+    pub tokens: HashMap<String, Holder>,
+    pub allow_etcd_writes: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub quota_backend_bytes: u64,
+    pub max_txn_ops: usize,
+    pub max_request_bytes: usize,
+    pub watch_ring_bytes: usize,
+    pub block_cache_bytes: usize,
+}
+
+/// What the keyspace forgets by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoCompaction {
+    Off,
+    /// Revisions older than this.
+    Periodic(Duration),
+    /// All but so many revisions.
+    Revisions(i64),
+}
+
+impl Config {
+    pub fn new(flags: Flags) -> anyhow::Result<Config> {
+        let flags = flags.with_file()?.with_pki_dir();
+        let name = flags.name.clone().unwrap_or_else(|| "default".to_owned());
+        if name.is_empty() || name.contains([',', '=']) {
+            bail!("--name \"{name}\" cannot be a member's name");
+        }
+        let (heartbeat_interval, election_timeout) = timers(&flags)?;
+        let client = client_serving(&flags)?;
+        let metrics = metrics_serving(&flags, &client)?;
+        let peer_urls = list(&flags.listen_peer_urls, "listen-peer-urls", DEFAULT_PEER_URL)?;
+        let peer_tls = peer_tls(&flags, &peer_urls)?;
+        let initial_cluster = membership::initial_cluster(&flags, &name, peer_tls.is_some())?;
+        check_loggers(&flags)?;
+        Ok(Config {
+            data_dir: flags
+                .data_dir
+                .clone()
+                .unwrap_or_else(|| format!("{name}.barque").into()),
+            pid_file: flags.pid_file.clone(),
+            advertise_client_urls: advertise_client_urls(&flags)?,
+            client,
+            peer_urls,
+            peer_tls,
+            metrics,
+            api: api(&flags)?,
+            initial_cluster,
+            initial_cluster_token: flags
+                .initial_cluster_token
+                .clone()
+                .unwrap_or_else(|| "etcd-cluster".to_owned()),
+            new_cluster: new_cluster(&flags)?,
+            heartbeat_interval,
+            election_timeout,
+            request_timeout: REQUEST_TIMEOUT_BASE + 2 * election_timeout,
+            snapshot_entries: flags.snapshot_count.unwrap_or(100_000).max(1),
+            snapshot_bytes: flags.snapshot_bytes.unwrap_or(256 << 20),
+            snapshot_bytes_per_second: flags.snapshot_bytes_per_second.unwrap_or(100 << 20),
+            limits: limits(&flags)?,
+            compaction: auto_compaction(&flags)?,
+            log_level: flags.log_level.unwrap_or_default(),
+            log_format: flags.log_format.unwrap_or_default(),
+            name,
+        })
+    }
+}
+
+fn timers(flags: &Flags) -> anyhow::Result<(Duration, Duration)> {
+    let heartbeat_ms = flags.heartbeat_interval.unwrap_or(100);
+    let election_ms = flags.election_timeout.unwrap_or(1000);
+    if heartbeat_ms == 0 {
+        bail!("--heartbeat-interval must be >0 (set to 0ms)");
+    }
+    if 5 * heartbeat_ms > election_ms {
+        bail!(
+            "--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]"
+        );
+    }
+    if election_ms > 50_000 {
+        bail!("--election-timeout[{election_ms}ms] is too long, and should be set less than 50000ms");
+    }
+    Ok((
+        Duration::from_millis(heartbeat_ms),
+        Duration::from_millis(election_ms),
+    ))
+}
+
+fn client_serving(flags: &Flags) -> anyhow::Result<Serving> {
+    let urls = list(
+        &flags.listen_client_urls,
+        "listen-client-urls",
+        DEFAULT_CLIENT_URL,
+    )?;
+    let required = flags.client_cert_auth.unwrap_or(false);
+    let clients = match (&flags.trusted_ca_file, required) {
+        // etcd asks for certificates as soon as it knows whom to trust.
+        (Some(ca), _) => ClientCertificates::Required(ca),
+        (None, true) => bail!("--client-cert-auth needs --trusted-ca-file"),
+        (None, false) => ClientCertificates::Ignored,
+    };
+    let pair = Pair {
+        cert: ("cert-file", &flags.cert_file),
+        key: ("key-file", &flags.key_file),
+    };
+    let tls = pair.server(&urls, clients)?;
+    Ok(Serving { urls, tls })
+}
+
+fn metrics_serving(flags: &Flags, client: &Serving) -> anyhow::Result<Serving> {
+    let Some(list) = &flags.listen_metrics_urls else {
+        return Ok(Serving {
+            urls: Vec::new(),
+            tls: None,
+        });
+    };
+    let urls = urls::parse_list("listen-metrics-urls", list)?;
+    for url in urls.iter().filter(|url| url.https) {
+        if client.tls.is_none() {
+            bail!(
+                "--listen-metrics-urls has {url}, and there is no --cert-file and --key-file to serve it with"
+            );
+        }
+    }
+    check_bindable(&urls)?;
+    Ok(Serving {
+        urls,
+        tls: client.tls.clone(),
+    })
+}
+
+fn peer_tls(flags: &Flags, urls: &[Url]) -> anyhow::Result<Option<PeerTls>> {
+    let required = flags.peer_client_cert_auth.unwrap_or(false);
+    let pair = Pair {
+        cert: ("peer-cert-file", &flags.peer_cert_file),
+        key: ("peer-key-file", &flags.peer_key_file),
+    };
+    let clients = match (&flags.peer_trusted_ca_file, required) {
+        (Some(ca), _) => ClientCertificates::Required(ca),
+        (None, true) => bail!("--peer-client-cert-auth needs --peer-trusted-ca-file"),
+        (None, false) => ClientCertificates::Ignored,
+    };
+    let Some(server) = pair.server(urls, clients)? else {
+        return Ok(None);
+    };
+    let Some(ca) = &flags.peer_trusted_ca_file else {
+        bail!("https peer URLs need --peer-trusted-ca-file: a member must know which peers to trust")
+    };
+    if urls.iter().any(|url| !url.https) {
+        bail!("--listen-peer-urls mixes http and https");
+    }
+    let client = tls::client(ca, pair.both(), &[b"h2"])?;
+    Ok(Some(PeerTls { server, client }))
+}
+
+fn advertise_client_urls(flags: &Flags) -> anyhow::Result<Vec<String>> {
+    if flags.listen_client_urls.is_some() && flags.advertise_client_urls.is_none() {
+        bail!("--advertise-client-urls is required when --listen-client-urls is set explicitly");
+    }
+    let text = flags
+        .advertise_client_urls
+        .as_deref()
+        .unwrap_or(DEFAULT_CLIENT_URL);
+    let urls = urls::parse_list("advertise-client-urls", text)?;
+    if let Some(url) = urls.iter().find(|url| url.host == "0.0.0.0" || url.host == "::") {
+        bail!("--advertise-client-urls has {url}, which no other machine can connect to");
+    }
+    Ok(urls.iter().map(Url::to_string).collect())
+}
+
+fn api(flags: &Flags) -> anyhow::Result<Option<Api>> {
+    if !flags.api.unwrap_or(true) {
+        if flags.listen_api.is_some() {
+            bail!("--listen-api contradicts --api=false");
+        }
+        return Ok(None);
+    }
+    let text = flags.listen_api.as_deref().unwrap_or(DEFAULT_API_URL);
+    let urls: anyhow::Result<Vec<Url>> = text.split(',').map(Url::parse_or_host_port).collect();
+    let urls = urls.with_context(|| format!("invalid value \"{text}\" for --listen-api"))?;
+    if let Some(url) = urls.iter().find(|url| !url.https) {
+        bail!("--listen-api has {url}: the Kubernetes API is served over https only");
+    }
+    if flags.tls_cert_file.is_none() || flags.tls_private_key_file.is_none() {
+        bail!(
+            "the Kubernetes API needs --tls-cert-file and --tls-private-key-file (barque pki makes them); \
+             --api=false makes this a pure datastore"
+        );
+    }
+    let clients = match &flags.client_ca_file {
+        Some(ca) => ClientCertificates::Optional(ca),
+        None if flags.token_auth_file.is_some() => ClientCertificates::Ignored,
+        None => bail!("the Kubernetes API needs --client-ca-file or --token-auth-file: nobody could use it"),
+    };
+    let pair = Pair {
+        cert: ("tls-cert-file", &flags.tls_cert_file),
+        key: ("tls-private-key-file", &flags.tls_private_key_file),
+    };
+    let tls = pair.server(&urls, clients)?;
+    Ok(Some(Api {
+        serving: Serving { urls, tls },
+        tokens: flags
+            .token_auth_file
+            .as_deref()
+            .map(tokens::read)
+            .transpose()?
+            .unwrap_or_default(),
+        allow_etcd_writes: flags.api_allow_etcd_writes.unwrap_or(false),
+    }))
+}
+
+fn limits(flags: &Flags) -> anyhow::Result<Limits> {
+    let size = |value: Option<u64>, default: u64| {
+        usize::try_from(value.unwrap_or(default)).context("a size that this machine cannot count")
+    };
+    let limits = Limits {
+        quota_backend_bytes: flags.quota_backend_bytes.unwrap_or(0),
+        max_txn_ops: size(flags.max_txn_ops, 128)?,
+        max_request_bytes: size(flags.max_request_bytes, 1536 * 1024)?,
+        watch_ring_bytes: size(flags.watch_ring_bytes, 64 << 20)?,
+        block_cache_bytes: size(flags.block_cache_bytes, 128 << 20)?,
+    };
+    if limits.max_txn_ops == 0 || limits.max_request_bytes == 0 {
+        bail!("--max-txn-ops and --max-request-bytes must be above 0");
+    }
+    Ok(limits)
+}
+
+fn auto_compaction(flags: &Flags) -> anyhow::Result<AutoCompaction> {
+    let mode = flags.auto_compaction_mode.as_deref().unwrap_or("periodic");
+    let text = flags.auto_compaction_retention.as_deref().unwrap_or("0");
+    let wrong = || format!("invalid value \"{text}\" for --auto-compaction-retention");
+    match mode {
+        "revision" => match text.parse::<i64>().with_context(wrong)? {
+            0 => Ok(AutoCompaction::Off),
+            revisions if revisions > 0 => Ok(AutoCompaction::Revisions(revisions)),
+            _ => bail!("{}", wrong()),
+        },
+        "periodic" => {
+            // etcd: a bare number means hours.
+            let period = match text.parse::<u64>() {
+                Ok(hours) => Duration::from_secs(hours.checked_mul(3600).with_context(wrong)?),
+                Err(_) => humantime::parse_duration(text).with_context(wrong)?,
+            };
+            Ok(if period.is_zero() {
+                AutoCompaction::Off
+            } else {
+                AutoCompaction::Periodic(period)
+            })
+        }
+        other => bail!("unsupported compaction mode {other}: periodic or revision"),
+    }
+}
+
+fn new_cluster(flags: &Flags) -> anyhow::Result<bool> {
+    match flags.initial_cluster_state.as_deref().unwrap_or("new") {
+        "new" => Ok(true),
+        "existing" => Ok(false),
+        other => bail!("invalid value \"{other}\" for --initial-cluster-state: new or existing"),
+    }
+}
+
+fn check_loggers(flags: &Flags) -> anyhow::Result<()> {
+    if flags.logger.as_deref().is_some_and(|logger| logger != "zap") {
+        bail!("--logger knows \"zap\" only");
+    }
+    if flags
+        .log_outputs
+        .as_deref()
+        .is_some_and(|outputs| !["default", "stderr"].contains(&outputs))
+    {
+        bail!("--log-outputs knows \"default\" and \"stderr\" only");
+    }
+    Ok(())
+}
+
+fn list(given: &Option<String>, flag: &str, default: &str) -> anyhow::Result<Vec<Url>> {
+    let urls = urls::parse_list(flag, given.as_deref().unwrap_or(default))?;
+    check_bindable(&urls).with_context(|| format!("--{flag}"))?;
+    Ok(urls)
+}
+
+fn check_bindable(urls: &[Url]) -> anyhow::Result<()> {
+    urls.iter().try_for_each(|url| url.bind_address().map(drop))
+}
+
+/// A certificate and its key by the flags that give them, so that errors can name those.
+struct Pair<'a> {
+    cert: (&'a str, &'a Option<PathBuf>),
+    key: (&'a str, &'a Option<PathBuf>),
+}
+
+impl<'a> Pair<'a> {
+    fn both(&self) -> Option<(&'a Path, &'a Path)> {
+        Some((self.cert.1.as_deref()?, self.key.1.as_deref()?))
+    }
+
+    /// What serves the https URLs; `None` when there are none. Half a pair is a mistake either way.
+    fn server(
+        &self,
+        urls: &[Url],
+        clients: ClientCertificates<'_>,
+    ) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+        let (cert_flag, key_flag) = (self.cert.0, self.key.0);
+        if self.cert.1.is_some() != self.key.1.is_some() {
+            bail!("--{cert_flag} and --{key_flag} go together");
+        }
+        let Some(https) = urls.iter().find(|url| url.https) else {
+            return Ok(None);
+        };
+        let Some((cert, key)) = self.both() else {
+            bail!("{https} needs --{cert_flag} and --{key_flag}")
+        };
+        tls::server(cert, key, clients).map(Some)
+    }
+}

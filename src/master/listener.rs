@@ -1,0 +1,244 @@
+//! Listeners: bound before anything else, then one accept loop each; TLS handshakes happen off that loop, under
+//! a timeout. A connection speaks HTTP/1.1 or HTTP/2 and is handed, request by request, to a [`Handler`].
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{SocketAddr, TcpListener},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    authority::Mended,
+    config::{Config, Serving},
+    drain::Drain,
+    front::Body,
+};
+use crate::urls::Url;
+
+/// Thousands of watchers may come back in the same second.
+const BACKLOG: i32 = 4096;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const WINDOW_BYTES: u32 = 1 << 20;
+const HEADER_LIST_BYTES: u32 = 64 * 1024;
+/// Clients that cancel many watches at once are no attack yet.
+const PENDING_RESETS: usize = 1000;
+
+/// Every socket of a master, bound.
+pub struct Bound {
+    pub peers: Vec<TcpListener>,
+    pub fronts: Fronts,
+}
+
+/// By what is served on them.
+pub struct Fronts {
+    pub client: Vec<Listener>,
+    pub api: Vec<Listener>,
+    pub metrics: Vec<Listener>,
+}
+
+pub struct Listener {
+    socket: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl Bound {
+    pub fn bind(config: &Config) -> anyhow::Result<Bound> {
+        Ok(Bound {
+            peers: config.peer_urls.iter().map(bind).collect::<anyhow::Result<_>>()?,
+            fronts: Fronts {
+                client: Listener::bind_all(&config.client)?,
+                api: match &config.api {
+                    Some(api) => Listener::bind_all(&api.serving)?,
+                    None => Vec::new(),
+                },
+                metrics: Listener::bind_all(&config.metrics)?,
+            },
+        })
+    }
+}
+
+impl Listener {
+    fn bind_all(serving: &Serving) -> anyhow::Result<Vec<Listener>> {
+        let one = |url: &Url| {
+            let tls = url.https.then(|| serving.tls.clone()).flatten();
+            Ok(Listener {
+                socket: bind(url)?,
+                tls,
+            })
+        };
+        serving.urls.iter().map(one).collect()
+    }
+}
+
+fn bind(url: &Url) -> anyhow::Result<TcpListener> {
+    let address = url.bind_address()?;
+    let listen = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    listen().map_err(|error| bind_error(address, &error))
+}
+
+/// In the words that operators of etcd know.
+pub fn bind_error(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    anyhow::anyhow!("listen tcp {address}: bind: {why}")
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+pub struct Remote {
+    pub address: SocketAddr,
+    /// The client's certificate, verified by the listener; `None` for one that showed none.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+/// What answers requests; cloned per request.
+pub trait Handler: Clone + Send + Sync + 'static {
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        remote: Remote,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Accepts until the drain begins.
+pub async fn accept_loop<H: Handler>(listener: Listener, handler: H, slots: Arc<Semaphore>, drain: Drain) {
+    let socket = match tokio::net::TcpListener::from_std(listener.socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(%error, "a listener cannot be served"),
+    };
+    let acceptor = listener.tls.map(TlsAcceptor::from);
+    loop {
+        // Clients beyond the limit wait in the kernel's queue.
+        let accepted = tokio::select! {
+            () = drain.begun() => return,
+            accepted = async { (slots.clone().acquire_owned().await, socket.accept().await) } => accepted,
+        };
+        let (slot, (stream, address)) = match accepted {
+            (Ok(slot), Ok(accepted)) => (slot, accepted),
+            (Err(_closed), _) => return,
+            (_, Err(error)) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let connection = connect(stream, address, acceptor.clone(), handler.clone(), drain.clone());
+        drain.track(async move {
+            connection.await;
+            drop(slot);
+        });
+    }
+}
+
+async fn connect<H: Handler>(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    handler: H,
+    drain: Drain,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        return tracing::debug!(%address, %error, "the connection is gone already");
+    }
+    let Some(acceptor) = acceptor else {
+        let remote = Remote {
+            address,
+            certificate: None,
+        };
+        return speak_http(Mended::new(stream), remote, handler, drain).await;
+    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let shown = stream.get_ref().1.peer_certificates();
+            let certificate = shown
+                .and_then(|chain| chain.first())
+                .map(|leaf| leaf.clone().into_owned());
+            speak_http(stream, Remote { address, certificate }, handler, drain).await;
+        }
+        // Scanners and probes that only connect are daily life.
+        Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
+    }
+}
+
+async fn speak_http<H: Handler>(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    remote: Remote,
+    handler: H,
+    drain: Drain,
+) {
+    let address = remote.address;
+    let service = service_fn(move |request| {
+        let (handler, remote) = (handler.clone(), remote.clone());
+        async move { Ok::<_, Infallible>(handler.handle(request, remote).await) }
+    });
+    let server = server();
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.begun() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = drain.over() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(u32::MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(4 * WINDOW_BYTES)
+        .max_header_list_size(HEADER_LIST_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+}

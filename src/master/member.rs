@@ -1,0 +1,127 @@
+//! A started member: its replica, and what its listeners serve of it.
+
+use std::{net::TcpListener, sync::Arc};
+
+use barque_apiserver::ApiServer;
+use barque_etcd::EtcdServer;
+use barque_replica::{Replica, ReplicaConfig};
+use barque_store::StoreConfig;
+use tokio::sync::Semaphore;
+
+use super::{
+    config::Config,
+    drain::Drain,
+    front::{ApiFront, ClientFront, MetricsFront},
+    health::Readiness,
+    listener::{Fronts, accept_loop},
+    metrics, mount,
+};
+
+/// Largest batch of commands in one log entry; a request of the largest size fits in always.
+const BATCH_BYTES: usize = 4 << 20;
+const METRICS_CONNECTIONS: usize = 100;
+
+pub struct Member {
+    readiness: Arc<Readiness>,
+    etcd: EtcdServer,
+    client: ClientFront,
+    api: Option<ApiServer>,
+    metrics: MetricsFront,
+}
+
+impl Member {
+    pub fn new(replica: Replica, config: &Config) -> Self {
+        let readiness = Arc::new(Readiness::new(replica.clone()));
+        let etcd = mount::etcd(&replica, config);
+        let api = mount::api(&replica, config);
+        let registry = Arc::new(metrics::registry(replica, etcd.metrics().clone(), api.clone()));
+        let metrics = MetricsFront::new(readiness.clone(), registry);
+        Self {
+            client: ClientFront::new(etcd.routes(), metrics.clone()),
+            api,
+            etcd,
+            metrics,
+            readiness,
+        }
+    }
+
+    /// Accepts on all listeners until the returned drain begins.
+    pub fn serve(&self, fronts: Fronts, max_connections: usize) -> Drain {
+        let drain = Drain::default();
+        let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+        // Operators and balancers get in when clients have taken all the rest.
+        let metrics_slots = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
+        for listener in fronts.client {
+            drain.track(accept_loop(
+                listener,
+                self.client.clone(),
+                slots.clone(),
+                drain.clone(),
+            ));
+        }
+        if let Some(api) = &self.api {
+            let front = ApiFront::new(api.router(), self.readiness.clone());
+            for listener in fronts.api {
+                drain.track(accept_loop(listener, front.clone(), slots.clone(), drain.clone()));
+            }
+        }
+        for listener in fronts.metrics {
+            drain.track(accept_loop(
+                listener,
+                self.metrics.clone(),
+                metrics_slots.clone(),
+                drain.clone(),
+            ));
+        }
+        drain
+    }
+
+    /// From here on probes send new clients elsewhere.
+    pub fn go_unready(&self) {
+        self.readiness.go_unready();
+    }
+
+    /// Starts what the Kubernetes API does besides answering; resolves only when it must not be served.
+    pub async fn api_failed(&self) -> anyhow::Error {
+        if let Some(api) = &self.api
+            && let Err(error) = api.run_background().await
+        {
+            return anyhow::Error::new(error).context("the Kubernetes API cannot be served");
+        }
+        std::future::pending().await
+    }
+
+    /// Ends the streams that would never end by themselves.
+    pub async fn end_streams(&self) {
+        self.etcd.shutdown().await;
+        if let Some(api) = &self.api {
+            api.shutdown().await;
+        }
+    }
+}
+
+pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> ReplicaConfig {
+    ReplicaConfig {
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        store: StoreConfig {
+            dir: config.data_dir.join("state"),
+            ring_bytes: config.limits.watch_ring_bytes,
+            block_cache_bytes: config.limits.block_cache_bytes,
+            quota_backend_bytes: config.limits.quota_backend_bytes,
+        },
+        initial_cluster: config.initial_cluster.clone(),
+        initial_cluster_token: config.initial_cluster_token.clone(),
+        new_cluster: config.new_cluster,
+        advertise_client_urls: config.advertise_client_urls.clone(),
+        peer_listeners,
+        tls: config.peer_tls.clone(),
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        snapshot_entries: config.snapshot_entries,
+        snapshot_bytes: config.snapshot_bytes,
+        snapshot_bytes_per_second: config.snapshot_bytes_per_second,
+        max_batch_bytes: BATCH_BYTES.max(config.limits.max_request_bytes),
+        request_timeout: config.request_timeout,
+    }
+}

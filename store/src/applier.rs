@@ -1,0 +1,259 @@
+//! The single writer: log entries in, one atomic batch per call, outcomes out.
+//!
+//! [`Applier`] owns the engine for writing. It carries entries through a [`Machine`], writes what that
+//! gathered, and publishes view, head and events, in this order. Everything that must happen between two
+//! batches is here too: flush, checkpoint, install, steps of physical compaction. It draws no random numbers
+//! and reads no clock: what it does depends on the entries alone.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    Head, LogPosition, Outcome, Revision, StoreError,
+    apply::Machine,
+    compaction,
+    counts::Counts,
+    kv::{Engine, Family, View},
+    state::State,
+    store::{Inner, Published},
+};
+
+/// A committed log entry as Raft hands it over.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub position: LogPosition,
+    pub body: EntryBody,
+}
+
+#[derive(Debug, Clone)]
+pub enum EntryBody {
+    /// A new leader's first entry.
+    Blank,
+    /// An encoded `CommandBatch`.
+    Commands(Bytes),
+    /// Raft's membership, opaque here; the last one is kept with the state.
+    Membership(Bytes),
+}
+
+pub struct Applier {
+    engine: Arc<dyn Engine>,
+    inner: Arc<Inner>,
+    state: State,
+    counts: Arc<Counts>,
+    flushed: Option<LogPosition>,
+    epoch: u64,
+}
+
+/// What a checkpoint covers, as read from the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub applied: Option<LogPosition>,
+    pub membership: Option<(LogPosition, Bytes)>,
+}
+
+/// An opened database: what its `meta` says, and its keys counted.
+pub(crate) struct Opened {
+    pub engine: Arc<dyn Engine>,
+    pub view: Arc<dyn View>,
+    pub state: State,
+    pub counts: Arc<Counts>,
+}
+
+impl Opened {
+    /// Reads the state; an empty database is given its first one.
+    pub fn new(engine: Arc<dyn Engine>) -> Result<Self, StoreError> {
+        let view = engine.view();
+        match State::load(&*view)? {
+            Some(state) => Self::with_state(engine, view, state),
+            None => Self::with_state(engine, view, State::empty()),
+        }
+    }
+
+    /// Of a copy, which must hold a state.
+    fn installed(engine: Arc<dyn Engine>) -> Result<Self, StoreError> {
+        let view = engine.view();
+        let state = State::load(&*view)?;
+        let state = state.ok_or_else(|| corrupt_copy("it holds no state"))?;
+        let opened = Self::with_state(engine, view, state)?;
+        compaction::check_log_end(&*opened.view, opened.state.revision)?;
+        Ok(opened)
+    }
+
+    fn with_state(engine: Arc<dyn Engine>, view: Arc<dyn View>, state: State) -> Result<Self, StoreError> {
+        let counts = Arc::new(Counts::build(&*view)?);
+        Ok(Self {
+            engine,
+            view,
+            state,
+            counts,
+        })
+    }
+
+    pub fn published(&self, epoch: u64) -> Published {
+        Published {
+            head: Arc::new(head(&self.state, epoch)),
+            view: Arc::clone(&self.view),
+            counts: Arc::clone(&self.counts),
+            state_hash: self.state.hash,
+            alarms: self.state.alarms.clone(),
+        }
+    }
+}
+
+impl Applier {
+    pub(crate) fn new(opened: Opened, inner: Arc<Inner>) -> Self {
+        let Opened {
+            engine,
+            state,
+            counts,
+            ..
+        } = opened;
+        // What was found when it was opened is what had been flushed.
+        let flushed = state.applied;
+        Self {
+            engine,
+            inner,
+            state,
+            counts,
+            flushed,
+            epoch: 0,
+        }
+    }
+
+    /// Applies entries in order as one atomic write, publishes them, and returns each entry's outcomes
+    /// (empty for anything but commands). An error means the member must stop.
+    pub fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Vec<Outcome>>, StoreError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let base = self.engine.view();
+        let mut machine = Machine::new(base, Arc::clone(&self.counts), self.state.clone());
+        let outcomes = entries
+            .iter()
+            .map(|entry| machine.entry(entry))
+            .collect::<Result<_, _>>()?;
+        let Machine {
+            mut overlay,
+            mut counts,
+            state,
+            changes,
+            ..
+        } = machine;
+        let (key, row) = state.row()?;
+        overlay.put(Family::Meta, key, row);
+        self.engine.write(overlay.into_batch())?;
+        let view = self.engine.view();
+        if counts.is_crowded() {
+            Arc::make_mut(&mut counts).rebalance(&*view)?;
+        }
+        self.state = state;
+        self.counts = counts;
+        let published = self.published(view);
+        let head = Arc::clone(&published.head);
+        self.inner
+            .hub
+            .publish(head, changes, || self.inner.publish(published));
+        Ok(outcomes)
+    }
+
+    fn published(&self, view: Arc<dyn View>) -> Published {
+        Published {
+            head: Arc::new(head(&self.state, self.epoch)),
+            view,
+            counts: Arc::clone(&self.counts),
+            state_hash: self.state.hash,
+            alarms: self.state.alarms.clone(),
+        }
+    }
+
+    /// The last applied entry and the last applied membership, as in the state (flushed or not).
+    pub fn applied(&self) -> Option<LogPosition> {
+        self.state.applied
+    }
+
+    pub fn membership(&self) -> Option<(LogPosition, Bytes)> {
+        self.state.membership.clone()
+    }
+
+    /// Makes everything applied durable; returns the position that the durable state covers.
+    pub fn flush(&mut self) -> Result<Option<LogPosition>, StoreError> {
+        self.engine.flush()?;
+        self.flushed = self.state.applied;
+        Ok(self.flushed)
+    }
+
+    /// The position that the durable state covers; the log may be purged up to it.
+    pub fn flushed(&self) -> Option<LogPosition> {
+        self.flushed
+    }
+
+    /// Writes a flushed, self-contained copy of the whole state into `dir` (hard links where possible), and
+    /// returns the position and membership read from that copy. `dir` must not exist; the one above it must.
+    pub fn checkpoint(&mut self, dir: &Path) -> Result<Checkpoint, StoreError> {
+        self.engine.checkpoint(dir)?;
+        let view = self.engine.open_checkpoint(dir)?;
+        let state = State::load(&*view)?.unwrap_or_else(State::empty);
+        // A copy is made of what is durable.
+        self.flushed = state.applied;
+        Ok(Checkpoint {
+            applied: state.applied,
+            membership: state.membership,
+        })
+    }
+
+    /// Replaces the whole state by the copy in `dir`, which was written by [`Self::checkpoint`] on another
+    /// member; `dir` is taken over. Verified first, then made current by renaming a pointer file and syncing
+    /// the directory. After an error the old state is still the current one.
+    pub fn install(&mut self, dir: &Path) -> Result<(), StoreError> {
+        let staged = self.engine.stage(dir)?;
+        let opened = Opened::installed(Arc::clone(&staged)).and_then(|opened| {
+            staged.make_current()?;
+            Ok(opened)
+        });
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                staged.retire();
+                return Err(error);
+            }
+        };
+        let replaced = std::mem::replace(&mut self.engine, opened.engine);
+        replaced.retire();
+        self.inner.replace_engine(Arc::clone(&self.engine));
+        self.epoch += 1;
+        self.flushed = opened.state.applied;
+        self.state = opened.state;
+        self.counts = opened.counts;
+        let published = self.published(opened.view);
+        let head = Arc::clone(&published.head);
+        self.inner.hub.reset(head, || self.inner.publish(published));
+        Ok(())
+    }
+
+    /// Physically removes some of what compaction made unreachable; `true` while there is more to do.
+    pub fn compact_step(&mut self) -> Result<bool, StoreError> {
+        let step = compaction::step(&*self.engine, self.state.compact_revision)?;
+        if step == compaction::Step::Finished {
+            // An idle store would pin what was removed until the next apply.
+            self.inner.publish(self.published(self.engine.view()));
+        }
+        Ok(step == compaction::Step::More)
+    }
+}
+
+fn head(state: &State, epoch: u64) -> Head {
+    Head {
+        revision: Revision(state.revision),
+        compact_revision: Revision(state.compact_revision),
+        applied: state.applied,
+        epoch,
+    }
+}
+
+pub(crate) fn corrupt_copy(detail: &str) -> StoreError {
+    StoreError::Corrupt {
+        what: "copy",
+        detail: detail.to_owned(),
+    }
+}

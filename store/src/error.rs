@@ -1,0 +1,48 @@
+//! What can be wrong with a command, with a read, and with the store itself.
+
+use crate::Revision;
+
+/// A command that apply refused. Part of the deterministic outcome: every member refuses alike.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    #[error("lease already exists")]
+    LeaseExists,
+    #[error("required revision has been compacted")]
+    Compacted { compact_revision: Revision },
+    #[error("required revision is a future revision")]
+    FutureRevision,
+    #[error("database space exceeded")]
+    NoSpace,
+    #[error("the command was proposed in another term")]
+    FencedOut,
+}
+
+/// A read that cannot be answered at the revision asked for, or at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("required revision has been compacted")]
+    Compacted { compact_revision: Revision },
+    #[error("required revision is a future revision")]
+    FutureRevision,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The store itself failed: the member must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("storage engine: {0}")]
+    Engine(String),
+    #[error("corrupt {what}: {detail}")]
+    Corrupt { what: &'static str, detail: String },
+    #[error("unknown command or rule in log entry {index}: this member is older than the cluster")]
+    UnknownCommand { index: u64 },
+    #[error("data directory: {0}")]
+    DataDir(String),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,32 @@
+//! The deterministic MVCC engine: commands in, responses and events out.
+//!
+//! It knows no network, no clock and no tasks. Writes enter through the one [`Applier`]; reads go through a
+//! [`Reader`] taken from the [`Store`]; watches follow the [`watch::Hub`].
+
+mod applier;
+mod apply;
+mod codec;
+mod compaction;
+mod counts;
+mod error;
+mod home;
+mod keys;
+pub mod kv;
+mod model;
+mod overlay;
+mod read;
+mod reader;
+mod response;
+mod state;
+mod state_hash;
+mod store;
+#[cfg(test)]
+mod test_support;
+pub mod watch;
+
+pub use applier::{Applier, Checkpoint, Entry, EntryBody};
+pub use error::{CommandError, ReadError, StoreError};
+pub use model::{IndexTerm, KeyRange, KeyValue, LeaseId, LogPosition, Revision};
+pub use reader::{RangeResult, Reader, RowTerms, ScanRow};
+pub use response::{DeleteRangeResponse, LeaseGrantResponse, Outcome, PutResponse, Response, TxnResponse};
+pub use store::{Head, Store, StoreConfig, StoreSizes};

@@ -1,0 +1,137 @@
+//! Reads over one consistent view.
+//!
+//! [`Reader`] holds the view that was published with its [`Head`]; what it answers never changes. The reads
+//! themselves are in `read/`.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use barque_proto::command::Range;
+use bytes::Bytes;
+
+use crate::{
+    Head, IndexTerm, KeyRange, KeyValue, LeaseId, ReadError, Revision, codec, read::Keyspace,
+    store::Published, watch::Changes,
+};
+
+/// A consistent view of the keyspace at one head. Holding it pins old files on disk: keep it short.
+#[derive(Clone)]
+pub struct Reader {
+    published: Arc<Published>,
+}
+
+/// Keys found by a range, etcd's way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RangeResult {
+    /// The keyspace's revision, not the one that was read at (contract line 4).
+    pub revision: Revision,
+    pub kvs: Vec<KeyValue>,
+    /// Cut by the limit.
+    pub more: bool,
+    /// Keys in the range at the revision read, whatever the limit and the revision filters.
+    pub count: i64,
+}
+
+/// One row of a scan, borrowed from the view.
+pub struct ScanRow<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    pub mod_revision: Revision,
+    pub create_revision: Revision,
+    pub version: i64,
+    pub lease: LeaseId,
+    pub splice_offset: u32,
+    pub terms: RowTerms<'a>,
+}
+
+/// A row's index terms, still as the record holds them: a scan that filters by them allocates nothing.
+#[derive(Clone, Copy)]
+pub struct RowTerms<'a>(pub(crate) &'a [u8]);
+
+impl<'a> RowTerms<'a> {
+    /// Calls `visit` with each term's field and value.
+    pub fn each(&self, visit: &mut dyn FnMut(&'a [u8], &'a [u8])) {
+        codec::each_term(self.0, visit).expect("a record's index terms were encoded by this program");
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(published: Arc<Published>) -> Self {
+        Self { published }
+    }
+
+    pub(crate) fn keyspace(&self) -> Keyspace<'_> {
+        let head = &self.published.head;
+        Keyspace {
+            view: &*self.published.view,
+            counts: &self.published.counts,
+            revision: head.revision.0,
+            committed: head.revision.0,
+            compact_revision: head.compact_revision.0,
+        }
+    }
+
+    pub fn head(&self) -> &Head {
+        &self.published.head
+    }
+
+    /// etcd's Range: revision, limit, sort, filters, count.
+    pub fn range(&self, query: &Range) -> Result<RangeResult, ReadError> {
+        self.keyspace().range(query)
+    }
+
+    /// Walks the keys of `range` as of `revision` (0: the head) in key order, until `visit` breaks.
+    pub fn scan(
+        &self,
+        range: &KeyRange,
+        revision: Revision,
+        visit: &mut dyn FnMut(ScanRow<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let keyspace = self.keyspace();
+        let at = keyspace.resolve(revision)?;
+        Ok(keyspace.scan(range, at, &mut |key, record| visit(record.scan_row(key)))?)
+    }
+
+    /// The keys below `prefix` that carry `term` now, in key order, read from the index.
+    pub fn keys_with_term(&self, term: &IndexTerm, prefix: &[u8]) -> Result<Vec<Bytes>, ReadError> {
+        Ok(self.keyspace().keys_with_term(term, prefix)?)
+    }
+
+    pub fn get(&self, key: &[u8], revision: Revision) -> Result<Option<KeyValue>, ReadError> {
+        let keyspace = self.keyspace();
+        let at = keyspace.resolve(revision)?;
+        Ok(keyspace.get(key, at)?)
+    }
+
+    pub fn count(&self, range: &KeyRange, revision: Revision) -> Result<i64, ReadError> {
+        let keyspace = self.keyspace();
+        let at = keyspace.resolve(revision)?;
+        Ok(keyspace.count(range, at)?)
+    }
+
+    /// Keys attached to a lease, in key order.
+    pub fn lease_keys(&self, lease: LeaseId) -> Result<Vec<Bytes>, ReadError> {
+        Ok(self.keyspace().lease_keys(lease)?)
+    }
+
+    /// Leases with their granted and remaining TTL in seconds, in id order.
+    pub fn leases(&self) -> Result<Vec<(LeaseId, i64, i64)>, ReadError> {
+        Ok(self.keyspace().leases()?)
+    }
+
+    /// etcd's HashKV at a revision: CRC-32C (Castagnoli) by etcd's own byte rule; and the compact revision.
+    pub fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision), ReadError> {
+        self.keyspace().hash_kv(revision)
+    }
+
+    /// The events of `range` in main revisions `from..`, whole revisions only, oldest first, stopping after
+    /// about `max_bytes` or a bounded number of changes looked at (then there may be no event at all); with the
+    /// first revision that was not looked at.
+    pub fn history(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        max_bytes: usize,
+    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
+        self.keyspace().history(range, from, max_bytes)
+    }
+}

@@ -1,0 +1,182 @@
+//! The store's shared side: opening, the published head, views for readers.
+//!
+//! [`Store`] is what everybody but the writer holds. Head, view and counts are published together as one
+//! value after each apply; a reader takes all of them. Nothing is written through it.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use barque_proto::command::alarm::Kind;
+
+use crate::{
+    Applier, KeyRange, LeaseId, LogPosition, ReadError, Reader, Revision, StoreError,
+    applier::Opened,
+    counts::Counts,
+    kv::{Engine, View, rocks},
+    state::{Alarm, AlarmKind},
+    state_hash::StateHash,
+    watch::{Changes, HistorySource, Hub},
+};
+
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The member's data directory for the state; made when missing.
+    pub dir: PathBuf,
+    /// How many bytes of events the ring keeps in memory.
+    pub ring_bytes: usize,
+    /// Size of RocksDB's block cache.
+    pub block_cache_bytes: usize,
+    /// Above this size of the database puts are refused with NOSPACE once an alarm is raised; 0: no limit.
+    pub quota_backend_bytes: u64,
+}
+
+/// Revision, compact revision and what was applied, published together after each apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub revision: Revision,
+    pub compact_revision: Revision,
+    pub applied: Option<LogPosition>,
+    /// Goes up when a snapshot replaced the whole state.
+    pub epoch: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreSizes {
+    /// Bytes on disk.
+    pub total_bytes: u64,
+    /// Bytes of live data, estimated.
+    pub in_use_bytes: u64,
+    pub live_keys: u64,
+}
+
+/// A handle for readers and watchers; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    published: Arc<ArcSwap<Published>>,
+    /// For sizes alone; replaced by a snapshot install.
+    engine: ArcSwap<Arc<dyn Engine>>,
+    pub(crate) hub: Hub,
+}
+
+/// What readers see, as one value.
+pub(crate) struct Published {
+    pub head: Arc<Head>,
+    pub view: Arc<dyn View>,
+    pub counts: Arc<Counts>,
+    pub state_hash: StateHash,
+    pub alarms: BTreeSet<Alarm>,
+}
+
+impl Inner {
+    pub(crate) fn publish(&self, published: Published) {
+        self.published.store(Arc::new(published));
+    }
+
+    pub(crate) fn replace_engine(&self, engine: Arc<dyn Engine>) {
+        self.engine.store(Arc::new(engine));
+    }
+}
+
+/// The hub's way to what its ring no longer holds. It knows the published state, not the hub.
+struct PublishedHistory(Arc<ArcSwap<Published>>);
+
+impl HistorySource for PublishedHistory {
+    fn history(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        max_bytes: usize,
+    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
+        Reader::new(self.0.load_full()).history(range, from, max_bytes)
+    }
+}
+
+impl Store {
+    /// Opens or creates the store in `config.dir` on RocksDB.
+    pub fn open(config: StoreConfig) -> Result<(Store, Applier), StoreError> {
+        let engine = rocks::open(&config.dir, config.block_cache_bytes)?;
+        Self::open_with(Arc::new(engine), config.ring_bytes)
+    }
+
+    /// Opens the store that `engine` holds.
+    pub fn open_with(engine: Arc<dyn Engine>, ring_bytes: usize) -> Result<(Store, Applier), StoreError> {
+        let opened = Opened::new(Arc::clone(&engine))?;
+        let published = opened.published(0);
+        let head = Arc::clone(&published.head);
+        let published = Arc::new(ArcSwap::from_pointee(published));
+        let hub = Hub::new(
+            head,
+            ring_bytes,
+            Arc::new(PublishedHistory(Arc::clone(&published))),
+        );
+        let inner = Arc::new(Inner {
+            published,
+            engine: ArcSwap::from_pointee(engine),
+            hub,
+        });
+        let applier = Applier::new(opened, Arc::clone(&inner));
+        Ok((Store { inner }, applier))
+    }
+
+    pub fn head(&self) -> Arc<Head> {
+        Arc::clone(&self.inner.published.load().head)
+    }
+
+    /// A consistent view of everything, at the head as published.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.inner.published.load_full())
+    }
+
+    pub fn hub(&self) -> &Hub {
+        &self.inner.hub
+    }
+
+    pub fn sizes(&self) -> StoreSizes {
+        let sizes = self.inner.engine.load().sizes();
+        let live_keys = self.inner.published.load().counts.live();
+        StoreSizes {
+            total_bytes: sizes.total_bytes,
+            in_use_bytes: sizes.live_bytes,
+            live_keys,
+        }
+    }
+
+    /// Leases with their granted and remaining TTL in seconds, in id order.
+    ///
+    /// # Panics
+    /// When the storage engine cannot read them: the member cannot go on. [`Reader::leases`] returns the error.
+    pub fn leases(&self) -> Vec<(LeaseId, i64, i64)> {
+        self.reader()
+            .leases()
+            .expect("the leases of an open store can be read")
+    }
+
+    /// The alarms that are active, by member.
+    pub fn alarms(&self) -> Vec<(u64, Kind)> {
+        let published = self.inner.published.load();
+        let mut alarms: Vec<_> = published
+            .alarms
+            .iter()
+            .map(|alarm| (alarm.member_id, kind(alarm.kind)))
+            .collect();
+        alarms.sort();
+        alarms
+    }
+
+    /// The chained hash over applied events, and the log position that it stands for.
+    pub fn state_hash(&self) -> (LogPosition, [u8; 32]) {
+        let published = self.inner.published.load();
+        (published.head.applied.unwrap_or_default(), published.state_hash.0)
+    }
+}
+
+fn kind(kind: AlarmKind) -> Kind {
+    match kind {
+        AlarmKind::NoSpace => Kind::Nospace,
+        AlarmKind::Corrupt => Kind::Corrupt,
+    }
+}

@@ -1,0 +1,216 @@
+//! The data directory: opened again, copied, replaced, refused.
+
+use std::fs;
+
+use barque_store::{Entry, EntryBody, LogPosition, Revision, Store, StoreError};
+use bytes::Bytes;
+
+use crate::support::*;
+
+fn membership(index: u64, body: &'static str) -> Entry {
+    let position = LogPosition { term: 1, index };
+    Entry {
+        position,
+        body: EntryBody::Membership(Bytes::from_static(body.as_bytes())),
+    }
+}
+
+#[test]
+fn what_was_flushed_is_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+    applier
+        .apply(&[membership(1, "m1"), entry(1, 2, vec![put("k", "1")])])
+        .unwrap();
+    assert_eq!(applier.flushed(), None);
+    assert_eq!(applier.flush().unwrap(), Some(LogPosition { term: 1, index: 2 }));
+    let hash = store.state_hash();
+    drop((store, applier));
+    let (store, applier) = Store::open(config(dir.path())).unwrap();
+    assert_eq!(applier.applied(), Some(LogPosition { term: 1, index: 2 }));
+    assert_eq!(applier.flushed(), applier.applied());
+    assert_eq!(
+        applier.membership(),
+        Some((LogPosition { term: 1, index: 1 }, Bytes::from_static(b"m1")))
+    );
+    assert_eq!(store.state_hash(), hash);
+    assert_eq!(store.head().revision, Revision(2));
+    assert_eq!(store.sizes().live_keys, 1);
+}
+
+#[test]
+fn a_second_process_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Store::open(config(dir.path())).unwrap();
+    let error = Store::open(config(dir.path())).map(|_| ()).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::DataDir(text) if text.ends_with("is in use by another process")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_directory_that_is_no_store_is_one_clear_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let error = Store::open(config(&file)).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("data directory: cannot create") && !error.contains('\n'),
+        "{error}"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(config(dir.path())).unwrap());
+    fs::remove_file(dir.path().join("state-00000001/CURRENT")).unwrap();
+    let error = Store::open(config(dir.path()))
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("data directory: cannot open") && !error.contains('\n'),
+        "{error}"
+    );
+}
+
+fn copy_of_another(ops: Vec<(u64, barque_proto::command::command::Op)>, dir: &std::path::Path) -> Fixture {
+    let mut other = Fixture::rocks();
+    for (index, op) in ops {
+        other.applier.apply(&[entry(1, index, vec![op])]).unwrap();
+    }
+    other.applier.checkpoint(dir).unwrap();
+    other
+}
+
+#[test]
+fn a_snapshot_replaces_everything_and_old_readers_finish() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut applier) = Store::open(config(&dir.path().join("state"))).unwrap();
+    applier
+        .apply(&[entry(1, 1, vec![put("k", "old"), put("gone", "old")])])
+        .unwrap();
+    applier.flush().unwrap();
+    let before = store.reader();
+    let copy = dir.path().join("copy");
+    let ops = vec![
+        (1, put("k", "old")),
+        (2, put("k", "new")),
+        (3, put("more", "1")),
+        (9, grant(4, 60)),
+    ];
+    let other = copy_of_another(ops, &copy);
+    applier.install(&copy).unwrap();
+    assert!(!copy.exists(), "the copy is taken over");
+    assert_eq!(applier.applied(), Some(LogPosition { term: 1, index: 9 }));
+    assert_eq!(applier.flushed(), applier.applied());
+    let head = store.head();
+    assert_eq!((head.revision, head.epoch), (Revision(4), 1));
+    assert_eq!(store.state_hash(), other.store.state_hash());
+    assert_eq!((store.sizes().live_keys, store.leases().len()), (2, 1));
+    // The old view still reads from the old files, which go with it.
+    assert_eq!(
+        before
+            .get(b"gone", Revision(0))
+            .unwrap()
+            .map(|kv| text(&kv.value)),
+        Some("old".into())
+    );
+    assert!(dir.path().join("state/state-00000001").exists());
+    drop(before);
+    assert!(!dir.path().join("state/state-00000001").exists());
+    applier.apply(&[entry(1, 10, vec![put("after", "1")])]).unwrap();
+    applier.flush().unwrap();
+    drop((store, applier));
+    let (store, _) = Store::open(config(&dir.path().join("state"))).unwrap();
+    assert_eq!(store.head().revision, Revision(5));
+}
+
+#[test]
+fn a_broken_snapshot_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut applier) = Store::open(config(&dir.path().join("state"))).unwrap();
+    applier.apply(&[entry(1, 1, vec![put("k", "kept")])]).unwrap();
+    let copy = dir.path().join("copy");
+    copy_of_another(vec![(1, put("k", "new"))], &copy);
+    for file in fs::read_dir(&copy).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "sst") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    assert!(applier.install(&copy).is_err());
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    assert!(applier.install(&empty).is_err());
+    assert_eq!(store.head().epoch, 0);
+    applier.apply(&[entry(1, 2, vec![put("k2", "1")])]).unwrap();
+    applier.flush().unwrap();
+    drop((store, applier));
+    let (store, applier) = Store::open(config(&dir.path().join("state"))).unwrap();
+    assert_eq!(store.head().revision, Revision(3));
+    assert_eq!(applier.applied().unwrap().index, 2);
+    assert_eq!(
+        fs::read_dir(dir.path().join("state")).unwrap().count(),
+        2,
+        "pointer and one state"
+    );
+}
+
+#[test]
+fn an_interrupted_install_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let (store, mut applier) = Store::open(config(&state)).unwrap();
+    applier.apply(&[entry(1, 1, vec![put("k", "kept")])]).unwrap();
+    applier.flush().unwrap();
+    drop((store, applier));
+    // As after a crash between the move and the pointer's change.
+    copy_of_another(
+        vec![(1, put("k", "new")), (2, put("k", "newer"))],
+        &state.join("state-00000002"),
+    );
+    fs::write(state.join("CURRENT_STATE.new"), "state-00000002\n").unwrap();
+    let (store, _) = Store::open(config(&state)).unwrap();
+    assert_eq!(store.head().revision, Revision(2));
+    assert!(!state.join("state-00000002").exists());
+}
+
+#[test]
+fn a_lost_flush_loses_whole_batches_of_all_families() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut applier) = Store::open(config(&dir.path().join("state"))).unwrap();
+    applier
+        .apply(&[entry(1, 1, vec![put("k", "1"), put("k", "2")])])
+        .unwrap();
+    applier.flush().unwrap();
+    applier
+        .apply(&[entry(1, 2, vec![put("k", "3"), grant(1, 5)])])
+        .unwrap();
+    // What a power cut leaves: the files as they were synced, which a checkpoint's links are not part of.
+    let cut = dir.path().join("cut/state-00000001");
+    fs::create_dir_all(&cut).unwrap();
+    for file in fs::read_dir(dir.path().join("state/state-00000001")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), cut.join(file.file_name())).unwrap();
+    }
+    fs::write(dir.path().join("cut/CURRENT_STATE"), "state-00000001\n").unwrap();
+    let (found, found_applier) = Store::open(config(&dir.path().join("cut"))).unwrap();
+    assert_eq!(found_applier.applied(), Some(LogPosition { term: 1, index: 1 }));
+    assert_eq!(found.head().revision, Revision(3));
+    assert!(found.leases().is_empty());
+    let everything = barque_store::KeyRange {
+        start: Bytes::new(),
+        end: None,
+    };
+    let (history, _) = found
+        .reader()
+        .history(&everything, Revision(1), usize::MAX)
+        .unwrap();
+    assert_eq!(
+        history
+            .iter()
+            .flat_map(|changes| tell(changes))
+            .collect::<Vec<_>>(),
+        ["2:put k=1", "3:put k=2<1"]
+    );
+    drop(store);
+}

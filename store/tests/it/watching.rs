@@ -1,0 +1,181 @@
+//! Watches on a real store: nothing missed, repeated or out of order, whatever the ring holds, across
+//! compaction and across a snapshot.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use barque_store::{
+    Applier, Entry, KeyRange, KeyValue, Revision, Store,
+    kv::memory::MemoryEngine,
+    watch::{Delivery, EventKind, Matched, Subscriber, WatchSpec},
+};
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*};
+
+use crate::{
+    generate::{self, Pause},
+    model::Model,
+    support::entry,
+};
+
+type Told = (i64, Bytes, Option<KeyValue>);
+
+struct Watcher {
+    range: KeyRange,
+    start: i64,
+    told: Vec<Told>,
+    compacted: Option<i64>,
+}
+
+/// One stream and what its watchers were told.
+struct Stream {
+    subscriber: Subscriber,
+    watchers: BTreeMap<i64, Watcher>,
+}
+
+impl Stream {
+    fn new(store: &Store) -> Self {
+        Self {
+            subscriber: store.hub().subscribe(),
+            watchers: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, range: KeyRange, start: i64) {
+        let id = self.watchers.len() as i64;
+        let spec = WatchSpec {
+            id,
+            range: range.clone(),
+            start: Revision(start),
+            no_put: false,
+            no_delete: false,
+        };
+        let head = self.subscriber.add(spec).0;
+        let start = if start == 0 { head + 1 } else { start };
+        self.watchers.insert(
+            id,
+            Watcher {
+                range,
+                start,
+                told: Vec::new(),
+                compacted: None,
+            },
+        );
+    }
+
+    fn drain(&mut self, max_bytes: usize) {
+        let mut deliveries = Vec::new();
+        while self.subscriber.drain(max_bytes, &mut deliveries).unwrap() {}
+        for delivery in deliveries {
+            match delivery {
+                Delivery::Events {
+                    watch,
+                    changes,
+                    matched,
+                } => {
+                    let told = &mut self.watchers.get_mut(&watch).unwrap().told;
+                    let indexes = match matched {
+                        Matched::All => (0..changes.events.len() as u32).collect(),
+                        Matched::Some(indexes) => indexes,
+                    };
+                    told.extend(indexes.iter().map(|index| {
+                        let event = &changes.events[*index as usize];
+                        let put = (event.kind == EventKind::Put).then(|| event.kv.clone());
+                        (changes.revision.0, event.kv.key.clone(), put)
+                    }));
+                }
+                Delivery::Compacted {
+                    watch,
+                    compact_revision,
+                } => {
+                    self.watchers.get_mut(&watch).unwrap().compacted = Some(compact_revision.0);
+                }
+            }
+        }
+    }
+
+    /// Everything from each start on was told once and in order, or up to where it was compacted.
+    fn check(&self, model: &Model) {
+        for watcher in self.watchers.values() {
+            let expected: Vec<Told> = model
+                .changes_from(watcher.start)
+                .filter(|(_, key, _)| watcher.range.contains(key))
+                .collect();
+            let until = watcher.told.len();
+            assert_eq!(watcher.told, expected[..until.min(expected.len())]);
+            match watcher.compacted {
+                None => assert_eq!(until, expected.len(), "from {}", watcher.start),
+                Some(revision) => {
+                    let missed = expected
+                        .get(until)
+                        .map_or(watcher.start, |(revision, ..)| *revision);
+                    assert!(missed < revision || watcher.start < revision);
+                }
+            }
+        }
+    }
+}
+
+fn open(ring_bytes: usize) -> (Store, Applier) {
+    Store::open_with(Arc::new(MemoryEngine::new()), ring_bytes).unwrap()
+}
+
+fn watch_range() -> impl Strategy<Value = KeyRange> {
+    prop::sample::select(vec![("", "\0"), ("a", ""), ("a", "b"), ("b", "\0")])
+        .prop_map(|(key, end)| KeyRange::from_etcd(key.into(), end.into()))
+}
+
+/// Applies entry by entry; where a batch is cut the stream is drained, in small pieces where a step follows.
+fn run(applier: &mut Applier, stream: &mut Stream, entries: &[(Entry, Pause)]) {
+    for (entry, pause) in entries {
+        applier.apply(std::slice::from_ref(entry)).unwrap();
+        if pause.compact_step {
+            applier.compact_step().unwrap();
+        }
+        if pause.cut {
+            stream.drain(if pause.flush { 1 } else { 1 << 20 });
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn watchers_are_told_everything_once_and_in_order(
+        log in generate::log(30),
+        watchers in vec((watch_range(), 0..30i64, 0usize..30), 1..6),
+        ring_bytes in prop::sample::select(vec![0, 600, 1 << 20]),
+        (behind, copied_at) in (0usize..30, 0usize..30),
+    ) {
+        let mut model = Model::new();
+        log.iter().flat_map(|(ops, _)| ops).for_each(|op| drop(model.apply(op)));
+        let entries: Vec<_> =
+            log.iter().enumerate().map(|(at, (ops, pause))| (entry(1, at as u64 + 1, ops.clone()), *pause)).collect();
+        let copied_at = copied_at.clamp(1, entries.len());
+        let behind = behind.min(copied_at);
+        let (store, mut applier) = open(ring_bytes);
+        let mut stream = Stream::new(&store);
+        let mut joining: Vec<_> = watchers.into_iter().collect();
+        let mut at = 0;
+        for stop in [behind, entries.len()] {
+            while at < stop {
+                for (range, start, when) in std::mem::take(&mut joining) {
+                    if when <= at { stream.add(range, start) } else { joining.push((range, start, when)) }
+                }
+                run(&mut applier, &mut stream, &entries[at..at + 1]);
+                at += 1;
+            }
+            if stop == behind {
+                // The rest up to the copy is never applied here.
+                let (_, mut other) = open(0);
+                run(&mut other, &mut Stream::new(&store), &entries[..copied_at]);
+                let dir = tempfile::tempdir().unwrap();
+                other.checkpoint(&dir.path().join("copy")).unwrap();
+                applier.install(&dir.path().join("copy")).unwrap();
+                at = copied_at;
+            }
+        }
+        stream.drain(1 << 20);
+        stream.check(&model);
+    }
+}

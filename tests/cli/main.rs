@@ -1,0 +1,7 @@
+//! The binary as an operator meets it: what it refuses and how, what it issues, how a cluster comes and goes.
+
+mod lifecycle;
+mod pki;
+mod program;
+mod proxy;
+mod refusals;
