@@ -4,7 +4,7 @@ use std::{net::TcpListener, sync::Arc};
 
 use barque_apiserver::ApiServer;
 use barque_etcd::EtcdServer;
-use barque_replica::{Replica, ReplicaConfig};
+use barque_replica::{RealHost, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
 use tokio::sync::Semaphore;
 
@@ -110,6 +110,8 @@ pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> Repl
             block_cache_bytes: config.limits.block_cache_bytes,
             quota_backend_bytes: config.limits.quota_backend_bytes,
         },
+        log: WalConfig::default(),
+        host: Arc::new(RealHost),
         initial_cluster: config.initial_cluster.clone(),
         initial_cluster_token: config.initial_cluster_token.clone(),
         new_cluster: config.new_cluster,

@@ -17,6 +17,7 @@ use barque_store::{Reader, Revision};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
+    runtime::{Handle, RuntimeFlavor},
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
@@ -173,7 +174,8 @@ impl Shared {
     }
 }
 
-/// Runs `work` on a thread for blocking work, once the budget has room for it.
+/// Runs `work` on a thread for blocking work, once the budget has room for it. A runtime of one thread (the
+/// simulator's) has no others.
 pub(crate) async fn at_length<T: Send + 'static>(
     budget: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -182,6 +184,9 @@ pub(crate) async fn at_length<T: Send + 'static>(
         .acquire_owned()
         .await
         .map_err(|_| Error::Stopped)?;
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
     let outcome = tokio::task::spawn_blocking(move || {
         let outcome = work();
         drop(permit);

@@ -1,6 +1,6 @@
 //! The services over a real replica of one member, spoken to over a real socket by the generated clients.
 
-use std::{net::TcpListener, time::Duration};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use barque_proto::etcd::etcdserverpb::{
     compare::{CompareResult, CompareTarget, TargetUnion},
@@ -13,7 +13,7 @@ use barque_proto::etcd::etcdserverpb::{
     watch_request::RequestUnion,
     *,
 };
-use barque_replica::{MemberConfig, Replica, ReplicaConfig};
+use barque_replica::{MemberConfig, RealHost, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -45,6 +45,8 @@ impl Member {
                 block_cache_bytes: 1 << 20,
                 quota_backend_bytes: 0,
             },
+            log: WalConfig::default(),
+            host: Arc::new(RealHost),
             initial_cluster: vec![MemberConfig {
                 name: "m0".into(),
                 peer_urls,

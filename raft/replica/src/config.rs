@@ -3,6 +3,9 @@
 use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
 use barque_store::StoreConfig;
+use barque_wal::WalConfig;
+
+use crate::Host;
 
 /// One line of `--initial-cluster`, with the client URLs it advertises when it is ours.
 #[derive(Debug, Clone)]
@@ -24,6 +27,9 @@ pub struct ReplicaConfig {
     /// Holds `wal/`, `state/`, `snap/` and the member's identity file.
     pub data_dir: PathBuf,
     pub store: StoreConfig,
+    /// Sizes of the Raft log's segments and cache.
+    pub log: WalConfig,
+    pub host: Arc<dyn Host>,
     pub initial_cluster: Vec<MemberConfig>,
     /// etcd's `--initial-cluster-token`; part of what the cluster and member IDs are derived from.
     pub initial_cluster_token: String,
@@ -65,6 +71,8 @@ pub mod tests {
                 block_cache_bytes: 1 << 20,
                 quota_backend_bytes: 0,
             },
+            log: WalConfig::default(),
+            host: Arc::new(crate::RealHost),
             initial_cluster: Vec::new(),
             initial_cluster_token: "etcd-cluster".into(),
             new_cluster: true,

@@ -1,9 +1,9 @@
 //! A member's data directory: who the member is by it, and what is opened from it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use barque_store::{Applier, Store};
-use barque_wal::{Recovered, Wal, WalConfig, files::RealFiles};
+use barque_wal::{Recovered, Wal};
 
 use crate::{
     ReplicaConfig, StartError,
@@ -101,12 +101,8 @@ pub fn sync_names(config: &ReplicaConfig) -> std::io::Result<()> {
 
 pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, StartError> {
     // The state first: it is locked, and so keeps a second process away from the log too.
-    let (store, applier) = Store::open(config.store.clone())?;
-    let (wal, recovered) = Wal::open(
-        &config.data_dir.join("wal"),
-        Arc::new(RealFiles),
-        WalConfig::default(),
-    )?;
+    let (store, applier) = config.host.open_store(config.store.clone())?;
+    let (wal, recovered) = config.host.open_log(&config.data_dir.join("wal"), config.log.clone())?;
     sync_names(config)?;
     let empty = recovered.vote.is_none() && recovered.last.is_none() && recovered.purged.is_none();
     if identity.has_log && empty {

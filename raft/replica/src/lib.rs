@@ -5,11 +5,13 @@
 mod applied;
 mod barrier;
 mod batch;
+mod blocking;
 mod codec;
 mod compactor;
 mod config;
 mod data_dir;
 mod error;
+mod host;
 mod identity;
 mod keeper;
 mod leadership;
@@ -33,8 +35,9 @@ mod storage_suite;
 mod types;
 mod waiters;
 
-pub use barque_wal::{FSYNC_BUCKETS_S, WalStats};
+pub use barque_wal::{FSYNC_BUCKETS_S, WalConfig, WalStats};
 pub use config::{MemberConfig, PeerTls, ReplicaConfig};
+pub use host::{Connection, Host, Listener, RealHost};
 pub use error::{ProposeError, ReadBarrierError, StartError};
 pub use lessor::KeepAlive;
 pub use membership::MemberError;

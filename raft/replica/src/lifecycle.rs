@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::{
     ReadBarrierError, ReplicaConfig, StartError,
     applied::Applied,
+    blocking::block,
     barrier::Barrier,
     identity::{self, Identity},
     peer::{Gate, discovery::Directory},
@@ -71,7 +72,7 @@ pub async fn note_log(raft: Raft, directory: Directory, mut identity: Identity, 
             return;
         }
         identity.has_log = true;
-        if let Err(error) = tokio::task::block_in_place(|| identity.save(&member_dir)) {
+        if let Err(error) = block(|| identity.save(&member_dir)) {
             tracing::error!(%error, "the identity file cannot be written");
         }
     }

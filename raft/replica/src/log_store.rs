@@ -25,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     applied::FlushedState,
+    blocking::block,
     codec,
     types::{Entry, LogId, TypeConfig, Vote, log_id},
 };
@@ -136,10 +137,10 @@ impl LogStore {
             .lock()
             .last
             .is_none_or(|last| start + LIKELY_CACHED > last.index);
-        if near_end || tokio::runtime::Handle::try_current().is_err() {
+        if near_end {
             return self.wal.read(start..end, max_bytes);
         }
-        tokio::task::block_in_place(|| self.wal.read(start..end, max_bytes))
+        block(|| self.wal.read(start..end, max_bytes))
     }
 
     /// The part of `range` that the log holds, as a half-open range.

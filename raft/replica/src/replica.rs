@@ -103,27 +103,32 @@ impl Replica {
             .enable_all()
             .build()?;
         let handle = runtime.handle().clone();
+        let started = Self::start_on(handle, config).await;
+        match started {
+            Ok(replica) => {
+                *replica.inner.runtime.lock() = Some(runtime);
+                Ok(replica)
+            }
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`Self::start`], on a runtime that several members may share. For simulation.
+    #[doc(hidden)]
+    pub async fn start_on(handle: Handle, config: ReplicaConfig) -> Result<Replica, StartError> {
         let (election_timeout, request_timeout) = (config.election_timeout, config.request_timeout);
         let starting = handle.spawn(start::start(config)).await;
-        let member = match starting {
-            Ok(Ok(member)) => member,
-            Ok(Err(error)) => {
-                runtime.shutdown_background();
-                return Err(error);
-            }
-            Err(panicked) => {
-                runtime.shutdown_background();
-                return Err(StartError::Raft(panicked.to_string()));
-            }
-        };
-        let runtime = Mutex::new(Some(runtime));
+        let member = starting.map_err(|panicked| StartError::Raft(panicked.to_string()))??;
         Ok(Replica {
             inner: Arc::new(Inner {
                 member,
                 handle,
                 election_timeout,
                 request_timeout,
-                runtime,
+                runtime: Mutex::new(None),
             }),
         })
     }
@@ -360,12 +365,12 @@ impl Replica {
         }
         member.waiters.close();
         let wal = member.wal.clone();
-        let runtime = self.inner.runtime.lock().take();
+        let Some(runtime) = self.inner.runtime.lock().take() else {
+            return wal.close();
+        };
         let closed = tokio::task::spawn_blocking(move || {
             wal.close();
-            if let Some(runtime) = runtime {
-                runtime.shutdown_timeout(Duration::from_secs(2));
-            }
+            runtime.shutdown_timeout(Duration::from_secs(2));
         });
         drop(closed.await);
     }

@@ -14,6 +14,7 @@ use crate::{
     Leadership, ReplicaConfig, StartError,
     applied::{Applied, FlushedState},
     barrier::BarrierTask,
+    blocking::block,
     codec,
     compactor::Compactor,
     data_dir::{Opened, Role, check_urls, member_dir, open, role, sync_names},
@@ -112,6 +113,7 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     let inquiry = Inquiry {
         others,
         tls: client_tls.clone(),
+        host: config.host.clone(),
         timeout: ASK_TIMEOUT,
     };
     let Role { identity, is_new } = role(config, &inquiry).await?;
@@ -140,7 +142,7 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
         identity.save(&member_dir(config))?;
         sync_names(config)?;
     }
-    let opened = tokio::task::block_in_place(|| open(config, &identity))?;
+    let opened = block(|| open(config, &identity))?;
     let ground = Ground {
         me,
         identity,
@@ -207,7 +209,11 @@ impl Core {
             log_size: log_size.clone(),
             snapshot_dir: snapshot_dir(config),
         });
-        let links = Arc::new(Links::new(ground.gate.clone(), ground.client_tls.clone()));
+        let links = Arc::new(Links::new(
+            ground.gate.clone(),
+            ground.client_tls.clone(),
+            config.host.clone(),
+        ));
         let network = Network {
             links: links.clone(),
             counters: counters.clone(),
@@ -384,7 +390,8 @@ fn serve_peers(
     mut phase: watch::Receiver<Phase>,
 ) -> Result<(), StartError> {
     let tls = config.tls.as_ref().map(|tls| tls.server.clone());
-    let incoming = listener::accept(std::mem::take(&mut config.peer_listeners), tls)?;
+    let listeners = config.host.listen(std::mem::take(&mut config.peer_listeners))?;
+    let incoming = listener::accept(listeners, tls);
     tokio::spawn(async move {
         let stop = async move { drop(phase.wait_for(|phase| *phase == Phase::Stopping).await) };
         if let Err(error) = service.serve(directory, incoming, stop).await {

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use crate::{
     applied::{Applied, FlushedState},
     batch::{batch_header, lease_events},
+    blocking::block,
     codec,
     lessor::Lessor,
     log_store::Durable,
@@ -123,12 +124,12 @@ impl StateMachine {
 
     /// Makes the state durable; returns what is then on disk.
     pub fn flush(&self) -> io::Result<Option<LogPosition>> {
-        tokio::task::block_in_place(|| self.shared.flush())
+        block(|| self.shared.flush())
     }
 
     /// One bounded step of physical compaction; `true` while there is more to do.
     pub fn compact_step(&self) -> io::Result<bool> {
-        tokio::task::block_in_place(|| self.shared.applier.lock().compact_step().map_err(storage_error))
+        block(|| self.shared.applier.lock().compact_step().map_err(storage_error))
     }
 }
 
@@ -161,7 +162,7 @@ impl Shared {
         };
         self.durable.wait_for(last.index).await?;
         let began = Instant::now();
-        let outcomes = tokio::task::block_in_place(|| self.applier.lock().apply(&chunk.entries));
+        let outcomes = block(|| self.applier.lock().apply(&chunk.entries));
         let outcomes = outcomes.map_err(storage_error)?;
         self.counters.applied(chunk.entries.len(), began.elapsed());
         for (entry, outcomes) in chunk.entries.iter().zip(outcomes) {
@@ -208,7 +209,7 @@ impl Shared {
             unflushed.0 >= FLUSH_ENTRIES || unflushed.1 >= FLUSH_BYTES
         };
         if due {
-            tokio::task::block_in_place(|| self.flush())?;
+            block(|| self.flush())?;
         }
         Ok(())
     }
@@ -313,7 +314,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let meta = tokio::task::block_in_place(|| self.shared.build())?;
+        let meta = block(|| self.shared.build())?;
         tracing::info!(at = ?meta.last_log_id, "the state is flushed; the log before it may be purged");
         Ok(Snapshot {
             meta,
@@ -352,10 +353,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        tokio::task::block_in_place(|| self.shared.install(meta, snapshot))
+        block(|| self.shared.install(meta, snapshot))
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        tokio::task::block_in_place(|| self.shared.current_snapshot())
+        block(|| self.shared.current_snapshot())
     }
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 pub mod files;
 
 mod cache;
+mod driver;
 mod frame;
 mod index;
 mod preparer;
@@ -26,11 +27,13 @@ mod state;
 mod stats;
 mod writer;
 
+pub use driver::Driver;
 pub use stats::{FSYNC_BUCKETS_S, WalStats};
 
 use preparer::Preparer;
 use shared::Shared;
 use state::Op;
+use writer::Writer;
 
 /// One log entry; what `kind` and `payload` mean is the caller's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +113,32 @@ impl Wal {
     /// Recovers what is in `dir` (made when missing). A torn end is cut off; anything else that is wrong is an
     /// error that names file and offset.
     pub fn open(dir: &Path, files: Arc<dyn files::Files>, config: WalConfig) -> io::Result<(Wal, Recovered)> {
+        let (wal, recovered, writer) = Self::recover(dir, files, config, false)?;
+        let preparer = wal.handle.preparer.clone();
+        let mut threads = vec![preparer::spawn(preparer.clone())?];
+        threads.push(writer::spawn(writer).inspect_err(|_| preparer.stop())?);
+        *wal.handle.threads.lock() = threads;
+        Ok((wal, recovered))
+    }
+
+    /// As [`Self::open`], but without threads: nothing becomes durable until the [`Driver`] is told to work.
+    pub fn open_driven(
+        dir: &Path,
+        files: Arc<dyn files::Files>,
+        config: WalConfig,
+    ) -> io::Result<(Wal, Recovered, Driver)> {
+        let (wal, recovered, writer) = Self::recover(dir, files, config, true)?;
+        let handle = &wal.handle;
+        let driver = Driver::new(handle.shared.clone(), handle.preparer.clone(), writer);
+        Ok((wal, recovered, driver))
+    }
+
+    fn recover(
+        dir: &Path,
+        files: Arc<dyn files::Files>,
+        config: WalConfig,
+        driven: bool,
+    ) -> io::Result<(Wal, Recovered, Writer)> {
         config.check()?;
         let found = recovery::recover(dir, files.as_ref(), config.segment_bytes)?;
         let recovered = found.recovered.clone();
@@ -120,6 +149,7 @@ impl Wal {
             config.segment_bytes,
             found.spares,
             total,
+            driven,
         ));
         let current = match found.current {
             Some(current) => current,
@@ -127,26 +157,19 @@ impl Wal {
         };
         preparer.expect(current.seq + 1, found.next);
         let shared = Arc::new(Shared::new(config, &recovered, found.index, found.terms));
-        let writer = writer::Writer::new(
+        let writer = Writer::new(
             shared.clone(),
             preparer.clone(),
             current,
             found.offset,
             &recovered,
         );
-        let mut threads = vec![preparer::spawn(preparer.clone())?];
-        threads.push(writer::spawn(writer).inspect_err(|_| preparer.stop())?);
-        let handle = Handle {
+        let handle = Arc::new(Handle {
             shared,
             preparer,
-            threads: Mutex::new(threads),
-        };
-        Ok((
-            Wal {
-                handle: Arc::new(handle),
-            },
-            recovered,
-        ))
+            threads: Mutex::default(),
+        });
+        Ok((Wal { handle }, recovered, writer))
     }
 
     /// The entries are readable when this returns; `done` is called once they are durable. The first index

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     files::Files,
@@ -26,6 +26,8 @@ pub(crate) struct Preparer {
     dir: PathBuf,
     files: Arc<dyn Files>,
     segment_bytes: u64,
+    /// There is no thread for it: what is asked for is done when it is waited for.
+    driven: bool,
     desk: Mutex<Desk>,
     changed: Condvar,
 }
@@ -55,6 +57,7 @@ impl Preparer {
         segment_bytes: u64,
         spares: Vec<PathBuf>,
         segments: u64,
+        driven: bool,
     ) -> Self {
         let bytes_on_disk = segments + spares.len() as u64 * segment_bytes;
         let desk = Desk {
@@ -70,6 +73,7 @@ impl Preparer {
             dir: dir.into(),
             files,
             segment_bytes,
+            driven,
             desk: Mutex::new(desk),
             changed: Condvar::new(),
         }
@@ -113,7 +117,11 @@ impl Preparer {
                 desk.wanted = Some(seq);
                 self.changed.notify_all();
             }
-            self.changed.wait(&mut desk);
+            if self.driven {
+                MutexGuard::unlocked(&mut desk, || self.work());
+            } else {
+                self.changed.wait(&mut desk);
+            }
         }
     }
 
@@ -133,27 +141,47 @@ impl Preparer {
     fn run(&self) {
         let stop_on_panic = StopOnDrop(self);
         while let Some(task) = self.next_task() {
-            match task {
-                Task::Retire(segments) => {
-                    if let Err(error) = self.recycle(segments) {
-                        // Names that may come back after a crash would look like damage: nothing more may follow.
-                        tracing::error!("a purged segment of the raft log could not be removed: {error}");
-                        self.desk.lock().ready = Some(Err(error));
-                        break;
-                    }
-                }
-                Task::Prepare(seq) => {
-                    let ready = self.prepare(seq);
-                    if let Err(error) = &ready {
-                        tracing::warn!("the raft log's next segment could not be made: {error}");
-                    }
-                    let mut desk = self.desk.lock();
-                    (desk.ready, desk.making) = (Some(ready), false);
-                    self.changed.notify_all();
-                }
+            if !self.carry_out(task) {
+                break;
             }
         }
         drop(stop_on_panic);
+    }
+
+    /// Does what is asked for, on the caller's thread.
+    pub(crate) fn work(&self) {
+        loop {
+            let Some(task) = self.desk.lock().take_task() else {
+                return;
+            };
+            if !self.carry_out(task) {
+                return self.stop();
+            }
+        }
+    }
+
+    /// `false`: nothing more may be prepared.
+    fn carry_out(&self, task: Task) -> bool {
+        match task {
+            Task::Retire(segments) => {
+                if let Err(error) = self.recycle(segments) {
+                    // Names that may come back after a crash would look like damage: nothing more may follow.
+                    tracing::error!("a purged segment of the raft log could not be removed: {error}");
+                    self.desk.lock().ready = Some(Err(error));
+                    return false;
+                }
+            }
+            Task::Prepare(seq) => {
+                let ready = self.prepare(seq);
+                if let Err(error) = &ready {
+                    tracing::warn!("the raft log's next segment could not be made: {error}");
+                }
+                let mut desk = self.desk.lock();
+                (desk.ready, desk.making) = (Some(ready), false);
+                self.changed.notify_all();
+            }
+        }
+        true
     }
 
     fn next_task(&self) -> Option<Task> {
@@ -162,13 +190,8 @@ impl Preparer {
             if desk.stopped {
                 return None;
             }
-            // First, since it may give the file that the next segment is made of.
-            if !desk.retired.is_empty() {
-                return Some(Task::Retire(std::mem::take(&mut desk.retired)));
-            }
-            if let Some(seq) = desk.wanted.take() {
-                desk.making = true;
-                return Some(Task::Prepare(seq));
+            if let Some(task) = desk.take_task() {
+                return Some(task);
             }
             self.changed.wait(&mut desk);
         }
@@ -246,6 +269,16 @@ impl Preparer {
 }
 
 impl Desk {
+    fn take_task(&mut self) -> Option<Task> {
+        // First, since it may give the file that the next segment is made of.
+        if !self.retired.is_empty() {
+            return Some(Task::Retire(std::mem::take(&mut self.retired)));
+        }
+        let seq = self.wanted.take()?;
+        self.making = true;
+        Some(Task::Prepare(seq))
+    }
+
     fn is_out_of_space(&self) -> bool {
         matches!(&self.ready, Some(Err(error)) if error.kind() == io::ErrorKind::StorageFull)
     }

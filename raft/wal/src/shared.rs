@@ -1,6 +1,6 @@
 //! What handles and the writer share: the state behind its lock, and the two ways in which they wait.
 
-use std::{collections::VecDeque, io, thread::ThreadId};
+use std::{collections::VecDeque, io, task::Waker, thread::ThreadId};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -29,6 +29,8 @@ struct Inner {
     stats: WalStats,
     end: Option<End>,
     writer: Option<ThreadId>,
+    /// Of who drives the writer, when it has no thread of its own.
+    driver: Option<Waker>,
 }
 
 /// Why nothing more is taken.
@@ -70,6 +72,7 @@ impl Shared {
             stats: WalStats::empty(),
             end: None,
             writer: None,
+            driver: None,
         };
         Shared {
             inner: Mutex::new(inner),
@@ -105,6 +108,7 @@ impl Shared {
         inner.check_open()?;
         inner.state.submit(op, done)?;
         self.work.notify_one();
+        inner.wake_driver();
         Ok(())
     }
 
@@ -120,6 +124,20 @@ impl Shared {
         inner.end.get_or_insert(End::Closing);
         self.work.notify_all();
         self.room.notify_all();
+        inner.wake_driver();
+    }
+
+    /// The calling thread writes; it never waits for room in the queue.
+    pub(crate) fn write_here(&self) {
+        self.inner.lock().writer = Some(std::thread::current().id());
+    }
+
+    /// Whether [`Self::next_batch`] has an answer without waiting; otherwise the waker is told when it has.
+    pub(crate) fn poll_batch(&self, waker: &Waker) -> bool {
+        let mut inner = self.inner.lock();
+        let ready = !inner.state.queue.is_empty() || inner.end.is_some();
+        inner.driver = (!ready).then(|| waker.clone());
+        ready
     }
 
     /// Waits for work. After the close it returns what is left, and then `None`.
@@ -168,6 +186,12 @@ impl Shared {
 }
 
 impl Inner {
+    fn wake_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.state.queued_bytes > MAX_QUEUED_BYTES || self.state.queue.len() > MAX_QUEUED
     }

@@ -77,22 +77,29 @@ impl Writer {
     }
 
     fn serve(&mut self) {
-        while let Some(batch) = self.shared.next_batch() {
-            let Batch { work, committed } = batch;
-            let durable = work.last().map_or(0, |queued| queued.number);
-            let (work, done): (Vec<Work>, Vec<Completion>) = work
+        while self.serve_one() {}
+    }
+
+    /// Waits for a batch and writes it; `false` when it was the last.
+    pub(crate) fn serve_one(&mut self) -> bool {
+        let Some(Batch { work, committed }) = self.shared.next_batch() else {
+            return false;
+        };
+        let durable = work.last().map_or(0, |queued| queued.number);
+        let (work, done): (Vec<Work>, Vec<Completion>) = work
+            .into_iter()
+            .map(|Queued { work, done, .. }| (work, done))
+            .unzip();
+        if let Err(error) = self.write(work, committed, durable) {
+            let queued = self.shared.fail(&error);
+            let done = done
                 .into_iter()
-                .map(|Queued { work, done, .. }| (work, done))
-                .unzip();
-            if let Err(error) = self.write(work, committed, durable) {
-                let queued = self.shared.fail(&error);
-                let done = done
-                    .into_iter()
-                    .chain(queued.into_iter().map(|queued| queued.done));
-                return complete(done, Err(error));
-            }
-            complete(done, Ok(()));
+                .chain(queued.into_iter().map(|queued| queued.done));
+            complete(done, Err(error));
+            return false;
         }
+        complete(done, Ok(()));
+        true
     }
 
     fn write(&mut self, work: Vec<Work>, committed: Option<LogId>, durable: u64) -> io::Result<()> {

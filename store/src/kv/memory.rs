@@ -33,10 +33,22 @@ struct Disk {
     durable: Mutex<BTreeMap<u64, Families>>,
     current: AtomicU64,
     next: AtomicU64,
+    /// Counts the crashes: what a database of before the last one still does reaches no disk.
+    boot: AtomicU64,
+}
+
+impl Disk {
+    fn powered(&self, boot: u64) -> Result<(), StoreError> {
+        match self.boot.load(Ordering::SeqCst) == boot {
+            true => Ok(()),
+            false => Err(std::io::Error::other("the power was cut").into()),
+        }
+    }
 }
 
 pub struct MemoryEngine {
     disk: Arc<Disk>,
+    boot: u64,
     number: u64,
     families: Mutex<Families>,
 }
@@ -46,6 +58,7 @@ impl MemoryEngine {
     pub fn new() -> Self {
         let engine = Self {
             disk: Arc::new(Disk::default()),
+            boot: 0,
             number: 0,
             families: Mutex::default(),
         };
@@ -54,12 +67,15 @@ impl MemoryEngine {
         engine
     }
 
-    /// What is found after a power cut at this moment: the current database as it was last flushed.
+    /// What is found after a power cut at this moment: the current database as it was last flushed. This one and
+    /// its like can make nothing durable any more.
     pub fn crash(&self) -> Self {
+        let boot = self.disk.boot.fetch_add(1, Ordering::SeqCst) + 1;
         let number = self.disk.current.load(Ordering::SeqCst);
         let families = self.disk.durable.lock().get(&number).cloned().unwrap_or_default();
         Self {
             disk: Arc::clone(&self.disk),
+            boot,
             number,
             families: Mutex::new(families),
         }
@@ -92,6 +108,7 @@ impl Engine for MemoryEngine {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
+        self.disk.powered(self.boot)?;
         let families = self.families.lock().clone();
         self.disk.durable.lock().insert(self.number, families);
         Ok(())
@@ -119,24 +136,29 @@ impl Engine for MemoryEngine {
     }
 
     fn stage(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
+        self.disk.powered(self.boot)?;
         let families = read_copy(dir)?;
         fs::remove_dir_all(dir)?;
         let number = self.disk.next.fetch_add(1, Ordering::SeqCst);
         self.disk.durable.lock().insert(number, families.clone());
         Ok(Arc::new(Self {
             disk: Arc::clone(&self.disk),
+            boot: self.boot,
             number,
             families: Mutex::new(families),
         }))
     }
 
     fn make_current(&self) -> Result<(), StoreError> {
+        self.disk.powered(self.boot)?;
         self.disk.current.store(self.number, Ordering::SeqCst);
         Ok(())
     }
 
     fn retire(&self) {
-        self.disk.durable.lock().remove(&self.number);
+        if self.disk.powered(self.boot).is_ok() {
+            self.disk.durable.lock().remove(&self.number);
+        }
     }
 
     fn sizes(&self) -> EngineSizes {

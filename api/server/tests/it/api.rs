@@ -1,10 +1,10 @@
 //! An API server over a single-member replica, called through its router; and watches opened on it.
 
-use std::{net::TcpListener, path::Path, time::Duration};
+use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use barque_apiserver::{ApiConfig, ApiServer, User};
-use barque_replica::{MemberConfig, Replica, ReplicaConfig};
+use barque_replica::{MemberConfig, RealHost, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -169,6 +169,8 @@ pub async fn start_replica(dir: &Path) -> Replica {
             block_cache_bytes: 32 << 20,
             quota_backend_bytes: 0,
         },
+        log: WalConfig::default(),
+        host: Arc::new(RealHost),
         initial_cluster: vec![MemberConfig {
             name: "m0".into(),
             peer_urls: vec![url],

@@ -20,7 +20,7 @@ use super::{
     Gate,
     link::{Address, channel},
 };
-use crate::{MemberConfig, StartError, identity, types::Node};
+use crate::{Host, MemberConfig, StartError, identity, types::Node};
 
 /// Answers [`Discovery`]; knows the members once Raft runs.
 #[derive(Clone)]
@@ -65,6 +65,7 @@ impl Discovery for Directory {
 pub struct Inquiry {
     pub others: Vec<MemberConfig>,
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub host: Arc<dyn Host>,
     pub timeout: Duration,
 }
 
@@ -72,7 +73,7 @@ impl Inquiry {
     async fn ask(&self, member: &MemberConfig, asked: pb::IdentifyRequest) -> Option<pb::IdentifyReply> {
         let addresses: Result<Vec<Address>, String> =
             member.peer_urls.iter().map(|url| Address::parse(url)).collect();
-        let channel = channel(addresses.ok()?, self.tls.clone());
+        let channel = channel(self.host.clone(), addresses.ok()?, self.tls.clone());
         let mut client = DiscoveryClient::new(channel);
         let reply = tokio::time::timeout(self.timeout, client.identify(asked)).await;
         match reply {

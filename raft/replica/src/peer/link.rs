@@ -9,7 +9,7 @@ use barque_proto::peer as pb;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use pb::raft_client::RaftClient;
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tonic::{
     Request, Response, Status,
@@ -17,7 +17,7 @@ use tonic::{
 };
 
 use super::{Gate, MAX_MESSAGE_BYTES, socket::Socket};
-use crate::types::Node;
+use crate::{Host, types::Node};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -63,9 +63,8 @@ impl Address {
         }
     }
 
-    async fn connect(&self, tls: Option<&TlsConnector>) -> io::Result<Socket> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        stream.set_nodelay(true)?;
+    async fn connect(&self, host: &dyn Host, tls: Option<&TlsConnector>) -> io::Result<Socket> {
+        let stream = host.connect(&self.host, self.port).await?;
         match (self.tls, tls) {
             (false, _) => Ok(Socket::Plain(stream)),
             (true, None) => Err(io::Error::other(
@@ -83,14 +82,18 @@ impl Address {
 }
 
 /// A channel that connects when it is first used, and again after a failure.
-pub fn channel(addresses: Vec<Address>, tls: Option<Arc<rustls::ClientConfig>>) -> Channel {
+pub fn channel(
+    host: Arc<dyn Host>,
+    addresses: Vec<Address>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Channel {
     let connector = tls.map(TlsConnector::from);
     let connect = tower::service_fn(move |_: Uri| {
-        let (addresses, connector) = (addresses.clone(), connector.clone());
+        let (host, addresses, connector) = (host.clone(), addresses.clone(), connector.clone());
         async move {
             let mut last = io::Error::other("the member has no peer URL");
             for address in &addresses {
-                match address.connect(connector.as_ref()).await {
+                match address.connect(host.as_ref(), connector.as_ref()).await {
                     Ok(socket) => return Ok::<_, io::Error>(TokioIo::new(socket)),
                     Err(error) => last = error,
                 }
@@ -157,16 +160,18 @@ type Opened = (Vec<String>, Arc<Link>);
 pub struct Links {
     gate: Gate,
     tls: Option<Arc<rustls::ClientConfig>>,
+    host: Arc<dyn Host>,
     by_member: Mutex<HashMap<u64, Opened>>,
     /// The members as the log has them.
     members: Mutex<HashMap<u64, Node>>,
 }
 
 impl Links {
-    pub fn new(gate: Gate, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+    pub fn new(gate: Gate, tls: Option<Arc<rustls::ClientConfig>>, host: Arc<dyn Host>) -> Self {
         Self {
             gate,
             tls,
+            host,
             by_member: Mutex::default(),
             members: Mutex::default(),
         }
@@ -205,7 +210,7 @@ impl Links {
                     .ok()
             })
             .collect();
-        let open = || channel(addresses.clone(), self.tls.clone());
+        let open = || channel(self.host.clone(), addresses.clone(), self.tls.clone());
         Link {
             to,
             gate: self.gate.clone(),

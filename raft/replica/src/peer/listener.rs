@@ -1,31 +1,24 @@
-//! Accepts peers' connections: nodelay on each, a bounded number of TLS handshakes, each in a bounded time.
+//! Accepts peers' connections: a bounded number of TLS handshakes, each in a bounded time.
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
-};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 use super::socket::Socket;
+use crate::{Connection, Listener};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKES: usize = 64;
 
 pub type Incoming = tokio_stream::wrappers::ReceiverStream<io::Result<Socket>>;
 
-/// Takes over the listeners; what they accept comes out of the stream.
-pub fn accept(
-    listeners: Vec<std::net::TcpListener>,
-    tls: Option<Arc<rustls::ServerConfig>>,
-) -> io::Result<Incoming> {
+/// What the listeners accept comes out of the stream.
+pub fn accept(listeners: Vec<Box<dyn Listener>>, tls: Option<Arc<rustls::ServerConfig>>) -> Incoming {
     let (tx, rx) = mpsc::channel(64);
     let acceptor = tls.map(with_h2).map(TlsAcceptor::from);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     for listener in listeners {
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
         tokio::spawn(accept_loop(
             listener,
             acceptor.clone(),
@@ -33,7 +26,7 @@ pub fn accept(
             tx.clone(),
         ));
     }
-    Ok(tokio_stream::wrappers::ReceiverStream::new(rx))
+    tokio_stream::wrappers::ReceiverStream::new(rx)
 }
 
 fn with_h2(config: Arc<rustls::ServerConfig>) -> Arc<rustls::ServerConfig> {
@@ -43,7 +36,7 @@ fn with_h2(config: Arc<rustls::ServerConfig>) -> Arc<rustls::ServerConfig> {
 }
 
 async fn accept_loop(
-    listener: TcpListener,
+    mut listener: Box<dyn Listener>,
     acceptor: Option<TlsAcceptor>,
     handshakes: Arc<Semaphore>,
     tx: mpsc::Sender<io::Result<Socket>>,
@@ -54,7 +47,7 @@ async fn accept_loop(
             () = tx.closed() => return,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: give others time to close theirs.
                 tracing::warn!(%error, "cannot accept a peer's connection");
@@ -78,8 +71,7 @@ async fn accept_loop(
     }
 }
 
-async fn open(stream: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Result<Socket> {
-    stream.set_nodelay(true)?;
+async fn open(stream: Box<dyn Connection>, acceptor: Option<TlsAcceptor>) -> io::Result<Socket> {
     match acceptor {
         None => Ok(Socket::Plain(stream)),
         Some(acceptor) => Ok(Socket::Tls(Box::new(acceptor.accept(stream).await?.into()))),

@@ -19,7 +19,9 @@ use super::{
     Gate, MAX_MESSAGE_BYTES, append, discovery::Directory, listener::Incoming, snapshot_receive::Receiver,
 };
 use crate::{
-    KeepAlive, ReadBarrierError, codec,
+    KeepAlive, ReadBarrierError,
+    blocking::block,
+    codec,
     running::Running,
     types::{Callback, Commands, Raft},
 };
@@ -317,9 +319,9 @@ async fn receive_snapshot(
                 manifest = Some(new);
                 say(Reply::Have(pb::snapshot_reply::Have { offsets })).await?;
             }
-            (Some(Part::Chunk(chunk)), Some(_)) => tokio::task::block_in_place(|| receiver.write(&chunk))?,
+            (Some(Part::Chunk(chunk)), Some(_)) => block(|| receiver.write(&chunk))?,
             (Some(Part::Done(_)), Some(manifest)) => {
-                let (vote, snapshot) = tokio::task::block_in_place(|| receiver.finish(manifest))?;
+                let (vote, snapshot) = block(|| receiver.finish(manifest))?;
                 let installed = raft
                     .install_full_snapshot(vote, snapshot)
                     .await

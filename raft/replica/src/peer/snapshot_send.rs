@@ -23,6 +23,7 @@ use tonic::{Status, Streaming};
 
 use super::link::{Lane, Link};
 use crate::{
+    blocking::block,
     codec,
     types::{Snapshot, TypeConfig, Vote},
 };
@@ -140,7 +141,7 @@ impl Sender<'_> {
             let open = File::open(&file.path).map_err(unreadable)?;
             while at < file.length {
                 let length = CHUNK_BYTES.min(file.length - at);
-                let data = tokio::task::block_in_place(|| read_at(&open, at, length)).map_err(unreadable)?;
+                let data = block(|| read_at(&open, at, length)).map_err(unreadable)?;
                 let crc32c = crc32c::crc32c(&data);
                 let chunk = pb::SnapshotChunk {
                     file: number as u32,

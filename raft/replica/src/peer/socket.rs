@@ -1,4 +1,4 @@
-//! A connection between two members: plain TCP, or TLS on it.
+//! A connection between two members: plain, or TLS on it.
 
 use std::{
     io,
@@ -6,15 +6,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
+use crate::Connection;
+
 pub enum Socket {
-    Plain(TcpStream),
-    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+    Plain(Box<dyn Connection>),
+    Tls(Box<tokio_rustls::TlsStream<Box<dyn Connection>>>),
 }
 
 impl Connected for Socket {

@@ -3,11 +3,14 @@
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use barque_proto::command::{Command, Put, Range, command::Op};
-use barque_replica::{MemberConfig, MemberId, PeerTls, ProposeError, Replica, ReplicaConfig, StartError};
+use barque_replica::{
+    MemberConfig, MemberId, PeerTls, ProposeError, RealHost, Replica, ReplicaConfig, StartError, WalConfig,
+};
 use barque_store::{Response, Revision, StoreConfig};
 use tempfile::TempDir;
 
@@ -81,6 +84,8 @@ impl Cluster {
             name: self.members[number].name.clone(),
             store: store_config(&data_dir),
             data_dir,
+            log: WalConfig::default(),
+            host: Arc::new(RealHost),
             initial_cluster: self.members.clone(),
             initial_cluster_token: self.token.clone(),
             new_cluster: self.new_cluster,
