@@ -57,6 +57,15 @@ impl CutFiles {
         self.power.lock().cut();
     }
 
+    /// Ends the process but not the machine: every operation fails until `restore`, and nothing is forgotten.
+    pub fn halt(&self) {
+        let mut power = self.power.lock();
+        if power.on {
+            power.on = false;
+            power.boot += 1;
+        }
+    }
+
     /// Cuts the power in the `count`-th operation from now (1 is the next).
     pub fn cut_after(&self, count: u64) {
         let mut power = self.power.lock();

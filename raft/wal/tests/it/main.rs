@@ -1,5 +1,6 @@
 //! The log against its promises: a model and power cuts, faults of the files, and real files with many callers.
 
+mod driven;
 mod faults;
 mod model;
 mod power_cuts;
