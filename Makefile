@@ -1,5 +1,5 @@
 # run: three masters on this machine.  test: every check and test.  Both install what is missing first.
-.PHONY: run test bench build install
+.PHONY: run test chaos bench build install
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/barque/target
 
@@ -8,6 +8,10 @@ run: build
 
 test: install
 	@.ci/test
+
+# An hour of trouble: every planted bug is found, then new seeds, then real processes.
+chaos: build
+	@.ci/chaos
 
 # Ours beside Debian's etcd, then the Kubernetes API; it prints figures and judges nothing.
 bench: build

@@ -1,6 +1,7 @@
 //! The `barque` binary: it parses the command line, runs one subcommand and turns its outcome into an exit code.
 //! What the subcommands do lives beside this file and in the crates.
 
+mod chaos;
 mod cli;
 mod cluster_dir;
 mod down;

@@ -89,7 +89,8 @@ pub struct Flags {
         help_heading = "Cluster"
     )]
     pub initial_cluster: Option<String>,
-    /// "new" to form a cluster, "existing" to join one [default: new]
+    /// "new" to form a cluster, whose members all wait for one another at their very first start; "existing" to
+    /// join one [default: new]
     #[arg(
         long,
         value_name = "STATE",

@@ -14,7 +14,8 @@ use crate::{
     apply::Machine,
     compaction,
     counts::Counts,
-    kv::{Engine, Family, View},
+    kv::{Batch, Bounds, Engine, Family, View},
+    planted,
     state::State,
     store::{Inner, Published},
 };
@@ -140,7 +141,10 @@ impl Applier {
             changes,
             ..
         } = machine;
-        let (key, row) = state.row()?;
+        let (key, row) = match planted("position-outside-batch") {
+            true => self.state.row()?,
+            false => state.row()?,
+        };
         overlay.put(Family::Meta, key, row);
         self.engine.write(overlay.into_batch())?;
         let view = self.engine.view();
@@ -207,6 +211,9 @@ impl Applier {
     /// the directory. After an error the old state is still the current one.
     pub fn install(&mut self, dir: &Path) -> Result<(), StoreError> {
         let staged = self.engine.stage(dir)?;
+        if planted("snapshot-misses-family") {
+            lose_lease_keys(&*staged)?;
+        }
         let opened = Opened::installed(Arc::clone(&staged)).and_then(|opened| {
             staged.make_current()?;
             Ok(opened)
@@ -249,6 +256,18 @@ fn head(state: &State, epoch: u64) -> Head {
         applied: state.applied,
         epoch,
     }
+}
+
+/// See `snapshot-misses-family` among the planted bugs.
+fn lose_lease_keys(engine: &dyn Engine) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    let view = engine.view();
+    let mut rows = view.cursor(Family::LeaseKey, Bounds::ALL)?;
+    while let Some((key, _)) = rows.row() {
+        batch.delete(Family::LeaseKey, Bytes::copy_from_slice(key));
+        rows.advance()?;
+    }
+    engine.write(batch)
 }
 
 pub(crate) fn corrupt_copy(detail: &str) -> StoreError {

@@ -12,6 +12,7 @@ use crate::{
     codec::{LogOp, LogRow},
     keys::{self, VERSION_LEN, Version},
     kv::{Batch, Bounds, Engine, Family, View},
+    planted,
     state::COMPACT_CURSOR,
 };
 
@@ -121,7 +122,8 @@ fn walk(view: &dyn View, progress: Progress, batch: &mut Batch) -> Result<Versio
 }
 
 fn judge(at: Version, change: &LogRow<'_>, compact_revision: i64, batch: &mut Batch) {
-    if let Some(prev) = change.prev.filter(|prev| prev.main < compact_revision) {
+    let dropped = compact_revision + i64::from(planted("compaction-drops-visible"));
+    if let Some(prev) = change.prev.filter(|prev| prev.main < dropped) {
         batch.delete(Family::Hist, keys::hist(change.key, prev));
         batch.delete(Family::Log, keys::log(prev));
     }

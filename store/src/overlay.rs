@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::{
     StoreError,
     kv::{Batch, Bounds, Cursor, Family, View},
+    planted,
 };
 
 /// `None` marks a deletion.
@@ -84,6 +85,9 @@ impl Overlay {
 
 impl View for Overlay {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if planted("batch-without-overlay") {
+            return self.base.get(family, key);
+        }
         match self.written[family.index()].get(key) {
             Some(written) => Ok(written.clone()),
             None => self.base.get(family, key),

@@ -1,9 +1,7 @@
-//! The Cluster service: who the members are, and changing them through learners.
+//! The Cluster service: who the members are, and changing them.
 //!
-//! A member joins as a learner and is promoted once it has caught up. Adding a voter at once, which lets a
-//! cluster lose its quorum to a member that never starts, is refused in plain words.
-
-use std::future::ready;
+//! A member that is added to vote is a learner until it has caught up; then the leader makes it a voter by itself.
+//! So no cluster loses its quorum to a member that never starts, and `member list` shows what is.
 
 use barque_proto::etcd::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
@@ -38,18 +36,15 @@ impl Shared {
 
     async fn member_add(&self, request: MemberAddRequest) -> Result<MemberAddResponse, Error> {
         self.refuse_on_learner()?;
-        if request.peer_ur_ls.is_empty() || !request.peer_ur_ls.iter().all(|url| is_peer_url(url)) {
-            return Err(Error::BadMemberUrls);
-        }
-        if !request.is_learner {
-            let what = "adding a voter at once (add it with --learner, start it, and promote it)";
-            return Err(Error::Unimplemented { what });
-        }
-        let id = self.replica.add_learner(request.peer_ur_ls.clone()).await?;
+        let peer_urls = peer_urls(request.peer_ur_ls)?;
+        let id = match request.is_learner {
+            true => self.replica.add_learner(peer_urls.clone()).await?,
+            false => self.replica.add_voter(peer_urls.clone()).await?,
+        };
         self.barrier().await?;
         let added = Member {
             id: id.0,
-            peer_ur_ls: request.peer_ur_ls,
+            peer_ur_ls: peer_urls,
             is_learner: true,
             ..Member::default()
         };
@@ -57,6 +52,19 @@ impl Shared {
         Ok(MemberAddResponse {
             member: Some(added),
             members,
+            header: Some(self.membership_header()),
+        })
+    }
+
+    async fn member_update(&self, request: MemberUpdateRequest) -> Result<MemberUpdateResponse, Error> {
+        self.refuse_on_learner()?;
+        let peer_urls = peer_urls(request.peer_ur_ls)?;
+        self.replica
+            .update_member(MemberId(request.id), peer_urls)
+            .await?;
+        self.barrier().await?;
+        Ok(MemberUpdateResponse {
+            members: self.members(),
             header: Some(self.membership_header()),
         })
     }
@@ -94,6 +102,15 @@ impl Shared {
         });
         members.collect()
     }
+}
+
+/// As the member itself will write them.
+fn peer_urls(asked: Vec<String>) -> Result<Vec<String>, Error> {
+    if asked.is_empty() || !asked.iter().all(|url| is_peer_url(url)) {
+        return Err(Error::BadMemberUrls);
+    }
+    let plain = asked.iter().map(|url| url.trim_end_matches('/').to_owned());
+    Ok(plain.collect())
 }
 
 /// `http` or `https`, a host, a port, and nothing after them.
@@ -135,10 +152,9 @@ impl Cluster for EtcdServer {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        let what = "changing a member's peer URLs";
         self.shared
-            .unary(Method::MemberUpdate, request, |_| {
-                ready(Err(Error::Unimplemented { what }))
+            .unary(Method::MemberUpdate, request, |request| {
+                self.shared.member_update(request)
             })
             .await
     }
@@ -183,5 +199,8 @@ mod tests {
         ] {
             assert_eq!(is_peer_url(url), expect, "{url:?}");
         }
+        let urls = ["http://a:1/", "https://b:2"].map(str::to_owned).to_vec();
+        assert_eq!(peer_urls(urls).unwrap(), ["http://a:1", "https://b:2"]);
+        assert_eq!(peer_urls(Vec::new()), Err(Error::BadMemberUrls));
     }
 }

@@ -31,7 +31,10 @@ pub enum Error {
     BadMemberUrls,
     MemberNotLearner,
     LearnerNotReady,
+    TooManyLearners,
     NotEnoughStarted,
+    /// Members that vote do not answer the leader.
+    Unhealthy,
     NotLeader,
     BadLeaderTransferee,
     NotSupportedForLearner,
@@ -79,6 +82,7 @@ impl Error {
             | Self::PeerUrlExists
             | Self::MemberNotLearner
             | Self::LearnerNotReady
+            | Self::TooManyLearners
             | Self::NotEnoughStarted
             | Self::NotLeader
             | Self::BadLeaderTransferee
@@ -87,7 +91,9 @@ impl Error {
             | Self::RootUserNotExist
             | Self::UserNotFound
             | Self::RoleNotFound => Code::FailedPrecondition,
-            Self::NoLeader | Self::LeaderChanged | Self::Stopped | Self::TimedOut => Code::Unavailable,
+            Self::Unhealthy | Self::NoLeader | Self::LeaderChanged | Self::Stopped | Self::TimedOut => {
+                Code::Unavailable
+            }
             Self::Corrupt => Code::DataLoss,
             Self::Protected { .. } => Code::PermissionDenied,
             Self::Unimplemented { .. } => Code::Unimplemented,
@@ -118,6 +124,8 @@ impl Error {
             Self::BadMemberUrls => "given member URLs are invalid",
             Self::MemberNotLearner => "can only promote a learner member",
             Self::LearnerNotReady => "can only promote a learner member which is in sync with leader",
+            Self::TooManyLearners => "too many learner members in cluster",
+            Self::Unhealthy => "unhealthy cluster",
             Self::NotEnoughStarted => "re-configuration failed due to not enough started members",
             Self::NotLeader => "not leader",
             Self::BadLeaderTransferee => "bad leader transferee",
@@ -197,7 +205,9 @@ impl From<MemberError> for Error {
             MemberError::Exists => Self::PeerUrlExists,
             MemberError::LearnerNotReady => Self::LearnerNotReady,
             MemberError::NotLearner => Self::MemberNotLearner,
+            MemberError::TooManyLearners => Self::TooManyLearners,
             MemberError::NotEnoughStarted => Self::NotEnoughStarted,
+            MemberError::Unhealthy => Self::Unhealthy,
             MemberError::NoLeader => Self::NoLeader,
             MemberError::TimedOut => Self::TimedOut,
         }
@@ -324,6 +334,21 @@ mod tests {
             "etcdserver: rpc not supported for learner",
         );
         check(Error::Corrupt, Code::DataLoss, "etcdserver: corrupt cluster");
+        check(
+            MemberError::Unhealthy,
+            Code::Unavailable,
+            "etcdserver: unhealthy cluster",
+        );
+        check(
+            MemberError::NotEnoughStarted,
+            Code::FailedPrecondition,
+            "etcdserver: re-configuration failed due to not enough started members",
+        );
+        check(
+            MemberError::TooManyLearners,
+            Code::FailedPrecondition,
+            "etcdserver: too many learner members in cluster",
+        );
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::{
     Error, EtcdConfig, EtcdMetrics,
     front::Front,
     leaderless::{self, Quorum},
+    planted,
     watch::WatchService,
 };
 
@@ -161,7 +162,10 @@ impl Shared {
 
     /// Waits until local reads cover everything acknowledged anywhere before.
     pub async fn barrier(&self) -> Result<(), Error> {
-        Ok(self.replica.read_barrier().await?)
+        match planted("read-without-barrier") {
+            true => Ok(()),
+            false => Ok(self.replica.read_barrier().await?),
+        }
     }
 
     /// Runs a read that may take long where it delays nobody, within the budget for such reads.

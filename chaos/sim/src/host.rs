@@ -3,7 +3,7 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use barque_replica::{Connection, Host, Listener};
-use barque_store::{Applier, Store, StoreConfig, StoreError, memory::MemoryEngine};
+use barque_store::{Applier, Store, StoreConfig, StoreError, kv::memory::MemoryEngine};
 use barque_wal::{Driver, Recovered, Wal, WalConfig, files::CutFiles};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -66,6 +66,13 @@ impl Disk {
     /// What was not synced is forgotten; nothing of this life reaches the disks any more.
     pub fn cut_power(&self) {
         self.log.cut();
+        let mut state = self.state.lock();
+        *state = Arc::new(state.crash());
+    }
+
+    /// The process ends, the machine goes on: what was written is there, what was in memory is gone.
+    pub fn halt(&self) {
+        self.log.halt();
         let mut state = self.state.lock();
         *state = Arc::new(state.crash());
     }

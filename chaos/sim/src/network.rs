@@ -159,7 +159,9 @@ impl State {
 
     fn latency_us(&mut self, from: HostId, to: HostId) -> u64 {
         let link = self.link(from, to);
-        let mut latency = self.rng.random_range(link.least_us..=link.most_us.max(link.least_us));
+        let mut latency = self
+            .rng
+            .random_range(link.least_us..=link.most_us.max(link.least_us));
         if link.lost > 0 && self.rng.random_range(0..1000) < link.lost {
             self.delayed += 1;
             latency += RETRANSMIT_US;
@@ -255,13 +257,21 @@ impl End {
     }
 
     fn send(&self, bytes: Bytes) {
-        let latency = self.network.state.lock().latency_us(self.write.from, self.write.to);
+        let latency = self
+            .network
+            .state
+            .lock()
+            .latency_us(self.write.from, self.write.to);
         self.write.flow.lock().push(now_us() + latency, bytes);
     }
 }
 
 impl AsyncRead for End {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let blocked = self.network.blocked(self.read.from, self.read.to);
         loop {
             let pipe = self.read.clone();
@@ -338,6 +348,12 @@ impl End {
             self.send(Bytes::new());
         }
     }
+}
+
+impl tonic::transport::server::Connected for End {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
 }
 
 impl Drop for End {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{Cluster, Kind, Member, Process};
+use super::{Cluster, Kind, Process};
 
 /// The `barque` binary beside this executable: tests lie in `target/release/deps`, the load harness in
 /// `target/release`. `BARQUE_BIN` names another one.
@@ -38,7 +38,11 @@ impl Cluster {
         let log = OpenOptions::new().create(true).append(true).open(&member.log)?;
         let mut command = self.command(index)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let process = Process::spawn(command).with_context(|| format!("starting {}", member.name))?;
+        let process = match self.options.hosts.get(index) {
+            Some(host) => Process::spawn_within(command, host.namespace.clone()),
+            None => Process::spawn(command),
+        };
+        let process = process.with_context(|| format!("starting {}", member.name))?;
         self.members[index].process = Some(process);
         Ok(())
     }
@@ -56,21 +60,20 @@ impl Cluster {
                 None => command.arg("--api=false"),
             };
         }
-        let peer_url = |member: &Member| format!("{}://127.0.0.1:{}", self.scheme(), member.peer.number());
-        let initial: Vec<String> = self
-            .members
-            .iter()
-            .map(|member| format!("{}={}", member.name, peer_url(member)))
+        let peer_url = self.peer_url(index);
+        let initial: Vec<String> = (0..self.len())
+            .map(|other| format!("{}={}", self.name(other), self.peer_url(other)))
             .collect();
+        let state = if member.joins { "existing" } else { "new" };
         command
             .arg(format!("--name={}", member.name))
             .arg(format!("--data-dir={}", member.data_dir.display()))
             .arg(format!("--listen-client-urls={}", self.endpoint(index)))
             .arg(format!("--advertise-client-urls={}", self.endpoint(index)))
-            .arg(format!("--listen-peer-urls={}", peer_url(member)))
-            .arg(format!("--initial-advertise-peer-urls={}", peer_url(member)))
+            .arg(format!("--listen-peer-urls={peer_url}"))
+            .arg(format!("--initial-advertise-peer-urls={peer_url}"))
             .arg(format!("--initial-cluster={}", initial.join(",")))
-            .arg("--initial-cluster-state=new");
+            .arg(format!("--initial-cluster-state={state}"));
         if self.kind == Kind::Etcd {
             // Debian's etcd still defaults to a logger that it calls deprecated.
             command.args(["--logger=zap", "--log-level=warn", "--enable-v2=false"]);

@@ -13,8 +13,11 @@ mod tools;
 mod usage;
 
 use std::{
+    fs::File,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::ExitStatus,
+    sync::Arc,
     time::Duration,
 };
 
@@ -50,6 +53,16 @@ pub struct Options {
     pub tls: bool,
     /// Set in the members' environment.
     pub environment: Vec<(String, String)>,
+    /// One for each member; none: all of them on loopback. Certificates are for loopback only.
+    pub hosts: Vec<Host>,
+}
+
+/// A network of a member's own.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub address: Ipv4Addr,
+    /// An open `/proc/…/ns/net`.
+    pub namespace: Arc<File>,
 }
 
 /// Whether a member's process is there, and whether it is allowed to run.
@@ -70,6 +83,8 @@ struct Member {
     data_dir: PathBuf,
     log: PathBuf,
     stopped: bool,
+    /// It joins a cluster that is there already.
+    joins: bool,
     process: Option<Process>,
 }
 
@@ -104,6 +119,9 @@ impl Cluster {
 
     /// Everything but the processes: directories, ports, certificates. `restart` starts a member.
     pub fn prepare(kind: Kind, members: usize, options: Options) -> anyhow::Result<Cluster> {
+        if !options.hosts.is_empty() && options.hosts.len() != members {
+            bail!("{members} members and {} hosts", options.hosts.len());
+        }
         let dir = tempfile::Builder::new().prefix("barque-cluster-").tempdir()?;
         let pki = (options.tls || options.api)
             .then(|| Pki::create(dir.path(), members))
@@ -119,6 +137,7 @@ impl Cluster {
                     data_dir: data_root.join(&name),
                     log: dir.path().join(format!("{name}.log")),
                     stopped: false,
+                    joins: false,
                     process: None,
                     name,
                 })
@@ -160,11 +179,18 @@ impl Cluster {
 
     /// Where member `index` serves the etcd API.
     pub fn endpoint(&self, index: usize) -> String {
-        format!(
-            "{}://127.0.0.1:{}",
-            self.scheme(),
-            self.members[index].client.number()
-        )
+        self.url(index, &self.members[index].client)
+    }
+
+    /// Where member `index` listens for its peers.
+    pub fn peer_url(&self, index: usize) -> String {
+        self.url(index, &self.members[index].peer)
+    }
+
+    fn url(&self, index: usize, port: &Port) -> String {
+        let host = self.options.hosts.get(index);
+        let address = host.map_or(Ipv4Addr::LOCALHOST, |host| host.address);
+        format!("{}://{address}:{}", self.scheme(), port.number())
     }
 
     pub fn endpoints(&self) -> Vec<String> {
@@ -174,7 +200,7 @@ impl Cluster {
     /// Where member `index` serves the Kubernetes API.
     pub fn api_endpoint(&self, index: usize) -> Option<String> {
         let port = self.members[index].api.as_ref()?;
-        Some(format!("https://127.0.0.1:{}", port.number()))
+        Some(self.url(index, port))
     }
 
     /// What a client of the etcd API presents and trusts, when TLS is on.
@@ -273,6 +299,11 @@ impl Cluster {
         self.spawn(index)
     }
 
+    /// From its next start on, a member joins a cluster that is there, which must have been told of it.
+    pub fn join(&mut self, index: usize) {
+        self.members[index].joins = true;
+    }
+
     /// Everything a member has written to its standard output and error, over all its lives.
     pub fn log(&self, index: usize) -> String {
         let bytes = std::fs::read(&self.members[index].log).unwrap_or_default();
@@ -313,7 +344,8 @@ impl Cluster {
             .with_context(|| format!("{signal} to {}", member.name))
     }
 
-    fn last_lines(&self, index: usize, lines: usize) -> String {
+    /// The end of what a member has written.
+    pub fn last_lines(&self, index: usize, lines: usize) -> String {
         let log = self.log(index);
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")

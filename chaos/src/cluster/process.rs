@@ -5,6 +5,7 @@
 //! as long as the child. Signals never reach a stranger: an id is only used while the child is not yet reaped.
 
 use std::{
+    fs::File,
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus},
     sync::{Arc, Mutex, mpsc},
@@ -15,6 +16,7 @@ use std::{
 use anyhow::{Context, bail};
 use nix::{
     errno::Errno,
+    sched::{CloneFlags, setns},
     sys::{
         signal::{Signal, kill},
         wait::{Id, WaitPidFlag, waitid},
@@ -43,7 +45,19 @@ impl Process {
         Ok(Process::spawn_piped(command)?.0)
     }
 
-    pub fn spawn_piped(mut command: Command) -> anyhow::Result<(Process, Pipes)> {
+    /// Its network is that of `namespace`, not this process's.
+    pub fn spawn_within(command: Command, namespace: Arc<File>) -> anyhow::Result<Process> {
+        Ok(Process::spawn_anywhere(command, Some(namespace))?.0)
+    }
+
+    pub fn spawn_piped(command: Command) -> anyhow::Result<(Process, Pipes)> {
+        Process::spawn_anywhere(command, None)
+    }
+
+    fn spawn_anywhere(
+        mut command: Command,
+        namespace: Option<Arc<File>>,
+    ) -> anyhow::Result<(Process, Pipes)> {
         let program = command.get_program().to_string_lossy().into_owned();
         let reaped = Arc::new(Mutex::new(false));
         let (publish, exited) = watch::channel(None);
@@ -51,7 +65,12 @@ impl Process {
         let flag = reaped.clone();
         let reaper = std::thread::Builder::new().name("child".into()).spawn(move || {
             die_with_this_thread(&mut command);
-            let mut child = match command.spawn() {
+            // The thread enters, and its child is born there; nobody else's network changes.
+            let entered = namespace.map_or(Ok(()), |namespace| setns(namespace, CloneFlags::CLONE_NEWNET));
+            let mut child = match entered
+                .map_err(std::io::Error::from)
+                .and_then(|()| command.spawn())
+            {
                 Ok(child) => child,
                 Err(error) => return started.send(Err(error)).unwrap_or(()),
             };

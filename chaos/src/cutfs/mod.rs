@@ -46,6 +46,10 @@ pub struct CutFsStats {
     /// Of files and directories.
     pub fsyncs: u64,
     pub cuts: u64,
+    /// Of the fsyncs, those that were made to wait.
+    pub slowed: u64,
+    /// Writes for which there was no room.
+    pub refused: u64,
 }
 
 /// Where a cut can be ordered. Paths are relative to the mount and start with a slash.

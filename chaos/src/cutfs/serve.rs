@@ -173,7 +173,10 @@ impl Server {
 
     /// A slow disk is slow before it does anything, and others may go on meanwhile.
     fn delay(&self) {
-        let slow = self.0.lock().faults.slow;
+        let mut volume = self.0.lock();
+        let slow = volume.faults.slow;
+        volume.stats.slowed += u64::from(!slow.is_zero());
+        drop(volume);
         if !slow.is_zero() {
             std::thread::sleep(slow);
         }

@@ -332,9 +332,12 @@ impl Volume {
         self.used
     }
 
-    fn check_room(&self, more: u64) -> Outcome<()> {
+    fn check_room(&mut self, more: u64) -> Outcome<()> {
         match self.faults.limit {
-            Some(limit) if more > 0 && self.used + more > limit => Err(Errno::ENOSPC),
+            Some(limit) if more > 0 && self.used + more > limit => {
+                self.stats.refused += 1;
+                Err(Errno::ENOSPC)
+            }
             _ => Ok(()),
         }
     }

@@ -18,6 +18,7 @@ use crate::{
     applied::Applied,
     metrics::{Counters, count},
     peer::link::{Lane, Links},
+    planted,
     types::Raft,
 };
 
@@ -168,7 +169,10 @@ impl BarrierTask {
                 Ok(Err(())) => {}
                 Err(_) => return answer(round, Err(self.late())),
             }
-            drop(timeout(RETRY_AFTER, self.leadership.changed()).await);
+            if let Ok(Err(_)) = timeout(RETRY_AFTER, self.leadership.changed()).await {
+                // Raft has ended: nobody leads here or is asked from here any more.
+                return answer(round, Err(ReadBarrierError::Stopped));
+            }
             // Whoever came meanwhile may share the next attempt.
             while let Ok(next) = self.asks.try_recv() {
                 round.push(next);
@@ -204,6 +208,9 @@ impl BarrierTask {
     /// The round is ours and not openraft's: its clock of acknowledgements takes a reply for one append as the
     /// reply to a later, empty one with the same last entry, and so may confirm a leader of long ago.
     async fn is_confirmed(&self, leading: &Leading) -> bool {
+        if planted("read-without-quorum") {
+            return true;
+        }
         let mut confirmed = BTreeSet::from([self.me]);
         let others: BTreeSet<u64> = leading.voters.iter().flatten().copied().collect();
         let mut answers: FuturesUnordered<_> = others

@@ -83,6 +83,8 @@ pub fn node_to_pb(node: &Node) -> pb::Node {
         name: node.name.clone(),
         peer_urls: node.peer_urls.clone(),
         client_urls: node.client_urls.clone(),
+        incarnation: node.incarnation,
+        to_vote: node.to_vote,
     }
 }
 
@@ -91,6 +93,8 @@ pub fn node_from_pb(node: pb::Node) -> Node {
         name: node.name,
         peer_urls: node.peer_urls,
         client_urls: node.client_urls,
+        incarnation: node.incarnation,
+        to_vote: node.to_vote,
     }
 }
 
@@ -233,6 +237,8 @@ mod tests {
             name: name.into(),
             peer_urls: vec![format!("https://{name}:2380")],
             client_urls: vec![],
+            incarnation: 12,
+            to_vote: true,
         };
         let nodes: BTreeMap<u64, Node> = [(7, node("a")), (9, node("b")), (u64::MAX, node("c"))].into();
         Membership::new(vec![[7, 9].into(), [7, u64::MAX].into()], nodes).unwrap()
@@ -287,5 +293,20 @@ mod tests {
         ];
         assert_eq!(encode_membership(&one), golden);
         assert_eq!(decode_membership(Bytes::from_static(golden)).unwrap(), one);
+
+        let node = Node {
+            name: "a".into(),
+            peer_urls: vec!["p".into()],
+            client_urls: vec!["c".into()],
+            incarnation: 0x0304,
+            to_vote: true,
+        };
+        let told = Membership::new(vec![[1].into()], BTreeMap::from([(1, node)])).unwrap();
+        let golden: &[u8] = &[
+            0x0a, 10, 0x0a, 8, 1, 0, 0, 0, 0, 0, 0, 0, 0x12, 31, 0x09, 1, 0, 0, 0, 0, 0, 0, 0, 0x12, 20,
+            0x0a, 1, b'a', 0x12, 1, b'p', 0x1a, 1, b'c', 0x21, 4, 3, 0, 0, 0, 0, 0, 0, 0x28, 1,
+        ];
+        assert_eq!(encode_membership(&told), golden);
+        assert_eq!(decode_membership(Bytes::from_static(golden)).unwrap(), told);
     }
 }

@@ -102,7 +102,9 @@ pub fn sync_names(config: &ReplicaConfig) -> std::io::Result<()> {
 pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, StartError> {
     // The state first: it is locked, and so keeps a second process away from the log too.
     let (store, applier) = config.host.open_store(config.store.clone())?;
-    let (wal, recovered) = config.host.open_log(&config.data_dir.join("wal"), config.log.clone())?;
+    let (wal, recovered) = config
+        .host
+        .open_log(&config.data_dir.join("wal"), config.log.clone())?;
     sync_names(config)?;
     let empty = recovered.vote.is_none() && recovered.last.is_none() && recovered.purged.is_none();
     if identity.has_log && empty {

@@ -19,6 +19,7 @@ use tonic::Status;
 use crate::{
     KeepAlive, Leadership, ProposeError, ReadBarrierError,
     barrier::Barrier,
+    leadership,
     lessor::{Lessor, Renewal},
     metrics::{Counters, count},
     peer::link::{Lane, Link, Links},
@@ -101,7 +102,7 @@ impl Keeper {
                 Err(_) => return Err(ReadBarrierError::TimedOut),
             }
             let pause = (Instant::now() + Duration::from_millis(20)).min(deadline);
-            drop(timeout_at(pause, leadership.changed()).await);
+            leadership::news(&mut leadership, pause).await;
             if Instant::now() >= deadline {
                 let known = leadership.borrow().leader.is_some();
                 return Err(if known {

@@ -14,6 +14,8 @@ use barque_store::LeaseId;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
+use crate::planted;
+
 /// What a keep-alive found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepAlive {
@@ -185,7 +187,9 @@ impl Lessor {
         if lease.checkpointed {
             return Renewal::Checkpointed { ttl_s: lease.ttl_s };
         }
-        leases.set_deadline(id, now + seconds(lease.ttl_s));
+        if !planted("keep-alive-lost") {
+            leases.set_deadline(id, now + seconds(lease.ttl_s));
+        }
         Renewal::Renewed { ttl_s: lease.ttl_s }
     }
 

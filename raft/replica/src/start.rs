@@ -1,7 +1,7 @@
 //! From a data directory to a running member: identity, log, state, Raft, tasks.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -15,7 +15,6 @@ use crate::{
     applied::{Applied, FlushedState},
     barrier::BarrierTask,
     blocking::block,
-    codec,
     compactor::Compactor,
     data_dir::{Opened, Role, check_urls, member_dir, open, role, sync_names},
     identity::{Identity, KnownPeers},
@@ -24,7 +23,7 @@ use crate::{
     lessor::Lessor,
     lifecycle::{Phase, initialize, note_log, recover, watch_failure},
     log_store::LogStore,
-    membership::Membership,
+    membership::{Announcement, Membership, bind, latest},
     metrics::Counters,
     peer::{
         Gate,
@@ -46,7 +45,6 @@ use crate::{
     waiters::Waiters,
 };
 
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_QUEUED_COMMANDS: usize = 20_000;
 const MAX_QUEUED_BYTES: usize = 256 << 20;
 
@@ -74,9 +72,15 @@ pub async fn start(mut config: ReplicaConfig) -> Result<Started, StartError> {
     let (ground, opened) = prepare(&mut config).await?;
     let core = Core::build(&config, &ground, opened).await?;
     let (service, directory, identity) = (ground.service, ground.directory, ground.identity);
-    if config.new_cluster && !identity.has_log {
+    if identity.founder && !identity.has_log {
         initialize(&core.raft, &config).await?;
     }
+    // Before anybody is answered.
+    let membership = latest(&core.raft)
+        .await
+        .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+    bind(&core.gate, &membership);
+    directory.list(&membership);
     let started = core.run(&config, &directory, ground.phase);
     service.run(started.running.clone());
     tokio::spawn(note_log(
@@ -104,20 +108,13 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     std::fs::create_dir_all(&config.data_dir)?;
     let client_tls = config.tls.as_ref().map(|tls| client_config(&tls.client));
     let name = config.name.clone();
-    let others = config
-        .initial_cluster
-        .iter()
-        .filter(|member| member.name != name)
-        .cloned()
-        .collect();
-    let inquiry = Inquiry {
-        others,
-        tls: client_tls.clone(),
-        host: config.host.clone(),
-        timeout: ASK_TIMEOUT,
-    };
-    let Role { identity, is_new } = role(config, &inquiry).await?;
-    std::fs::create_dir_all(member_dir(config))?;
+    let inquiry = Inquiry::new(config, client_tls.clone())?;
+    let Role { mut identity, is_new } = role(config, &inquiry).await?;
+    if is_new {
+        // Before anybody hears of it: after a crash this member must come back as the same.
+        identity.save(&member_dir(config))?;
+        sync_names(config)?;
+    }
     let me = Me {
         cluster_id: identity.cluster_id,
         member_id: identity.member_id,
@@ -128,19 +125,15 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
 
     // Members that bootstrap together ask one another, so the listener serves before anything else.
     let gate = Gate::new(me, Arc::new(KnownPeers::load(&member_dir(config))?));
-    let directory = Directory::new(gate.clone());
+    let directory = Directory::new(gate.clone(), !identity.is_admitted());
     directory.initialized.store(identity.has_log, Ordering::Release);
     clear_leftovers(&snapshot_dir(config))?;
     let service = PeerService::new(gate.clone(), Receiver::new(snapshot_dir(config)));
     let phase = Arc::new(watch::Sender::new(Phase::Running));
     serve_peers(config, service.clone(), directory.clone(), phase.subscribe())?;
 
-    if is_new {
-        if config.new_cluster {
-            inquiry.may_bootstrap(me.cluster_id, me.member_id).await?;
-        }
-        identity.save(&member_dir(config))?;
-        sync_names(config)?;
+    if !identity.is_admitted() {
+        admit(&inquiry, me, &mut identity, &member_dir(config)).await?;
     }
     let opened = block(|| open(config, &identity))?;
     let ground = Ground {
@@ -153,6 +146,22 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
         client_tls,
     };
     Ok((ground, opened))
+}
+
+/// Lets a founder take part, once all the others know it. A refused one leaves no trace: the operator is told to
+/// start with an empty data directory.
+async fn admit(
+    inquiry: &Inquiry,
+    me: Me,
+    identity: &mut Identity,
+    member_dir: &Path,
+) -> Result<(), StartError> {
+    if let Err(refused) = inquiry.introduce(me).await {
+        Identity::forget(member_dir)?;
+        return Err(refused);
+    }
+    identity.admitted = true;
+    Ok(identity.save(member_dir)?)
 }
 
 fn snapshot_dir(config: &ReplicaConfig) -> PathBuf {
@@ -215,6 +224,7 @@ impl Core {
             config.host.clone(),
         ));
         let network = Network {
+            known: ground.gate.known.clone(),
             links: links.clone(),
             counters: counters.clone(),
             snapshot_bytes_per_second: config.snapshot_bytes_per_second,
@@ -246,7 +256,8 @@ impl Core {
         let applied = self.state_machine.applied();
         let (failed_tx, failed) = watch::channel(None);
         let failed_tx = Arc::new(failed_tx);
-        let leadership = self.follow_leadership(failed_tx.clone(), phase.subscribe());
+        let leadership =
+            self.follow_leadership(config.election_timeout, failed_tx.clone(), phase.subscribe());
         let (barrier_task, barrier) = BarrierTask::new(
             me,
             self.raft.clone(),
@@ -309,6 +320,7 @@ impl Core {
 
     fn follow_leadership(
         &self,
+        election_timeout: Duration,
         failed: Arc<watch::Sender<Option<String>>>,
         phase: watch::Receiver<Phase>,
     ) -> watch::Receiver<Leadership> {
@@ -321,6 +333,7 @@ impl Core {
             applied,
             self.counters.clone(),
             published,
+            election_timeout,
         );
         let waiters = self.waiters.clone();
         let raft_ended = async move {
@@ -348,13 +361,19 @@ impl Core {
             raft: self.raft.clone(),
             links: self.links.clone(),
             leadership,
+            election_timeout: config.election_timeout,
             changing: Arc::new(Mutex::new(())),
         };
-        let members = directory.members.clone();
-        let known = move |membership: &_| *members.lock() = codec::node_entries(membership);
+        let directory = directory.clone();
+        let known = move |membership: &_| directory.list(membership);
         tokio::spawn(membership.clone().follow(self.gate.clone(), known));
-        let (name, client_urls) = (config.name.clone(), config.advertise_client_urls.clone());
-        tokio::spawn(membership.clone().publish(name, client_urls));
+        let announcement = Announcement {
+            name: config.name.clone(),
+            client_urls: config.advertise_client_urls.clone(),
+            incarnation: self.me.incarnation,
+        };
+        tokio::spawn(membership.clone().publish(self.gate.clone(), announcement));
+        tokio::spawn(membership.clone().tend());
         membership
     }
 

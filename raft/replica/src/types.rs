@@ -37,6 +37,7 @@ impl RaftTypeConfig for TypeConfig {
 }
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub type Fatal = openraft::errors::Fatal<TypeConfig>;
 pub type LeaderId = <TypeConfig as RaftTypeConfig>::LeaderId;
 pub type Vote = <TypeConfig as RaftTypeConfig>::Vote;
 pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
@@ -72,6 +73,10 @@ pub struct Node {
     pub name: String,
     pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
+    /// The one data directory that may speak under the member's ID; 0: the member has not told it yet.
+    pub incarnation: u64,
+    /// Added in order to vote: the leader makes it a voter by itself once it has caught up.
+    pub to_vote: bool,
 }
 
 /// Told what became of a local proposal; dropping it says nothing.

@@ -237,6 +237,13 @@ impl Waiters {
             .for_each(|pending| drop(pending.in_flight.take()));
     }
 
+    /// Of the batches that are pending, oldest first.
+    pub fn sequences(&self) -> Vec<u64> {
+        let mut sequences: Vec<u64> = self.inner.lock().pending.keys().copied().collect();
+        sequences.sort_unstable();
+        sequences
+    }
+
     /// Forgets batches sent before `before`: their callers have been answered "unknown" by now.
     pub fn forget(&self, before: Instant) {
         let mut inner = self.inner.lock();

@@ -13,6 +13,7 @@ use crate::{
     Completion, Recovered, WalEntry,
     frame::{self, Frame, FrameType, Place},
     index::Change,
+    planted,
     preparer::Preparer,
     recovery::start_payload,
     segment::{self, Segment},
@@ -158,18 +159,19 @@ impl Writer {
     }
 
     fn vote(&mut self, vote: Bytes) -> io::Result<()> {
+        if planted("vote-forgotten") {
+            return Ok(());
+        }
         self.record(FrameType::Vote, 0, (0, 0), &vote)?;
         self.stream.vote = Some(vote);
         Ok(())
     }
 
     fn truncate(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.record(
-            FrameType::Truncate,
-            u8::from(last.is_none()),
-            last.unwrap_or_default(),
-            &[],
-        )?;
+        if !planted("truncate-not-written") {
+            let none_left = u8::from(last.is_none());
+            self.record(FrameType::Truncate, none_left, last.unwrap_or_default(), &[])?;
+        }
         self.stream.last = last;
         let from = last.map_or(0, |(_, index)| index + 1);
         self.stream.committed = self.stream.committed.filter(|committed| committed.1 < from);
@@ -271,7 +273,12 @@ impl Writer {
         let failed = |error| segment::at(&self.segment.path, self.batch, error);
         file.write_all_at(&self.buffer, self.batch).map_err(failed)?;
         let start = Instant::now();
-        file.sync().map_err(failed)?;
+        if !planted("ack-before-fsync") {
+            let synced = file.sync();
+            if !planted("sync-error-ignored") {
+                synced.map_err(failed)?;
+            }
+        }
         self.shared.count_fsync(start.elapsed());
         self.batch += self.buffer.len() as u64;
         self.buffer.clear();

@@ -17,7 +17,7 @@ use super::{
     interest::Interest,
     ring::CopyLimit,
 };
-use crate::{KeyRange, Revision, StoreError};
+use crate::{KeyRange, Revision, StoreError, planted};
 
 /// How many revisions one look at the ring takes at most.
 pub(super) const REVISIONS_PER_COPY: usize = 1024;
@@ -54,7 +54,8 @@ pub(super) struct Watcher {
     no_delete: bool,
     /// Nothing before this revision concerns the watcher. Exact while it is slow.
     pub next: Revision,
-    /// Progress below this would send the client back to before its own start.
+    /// Progress below this would send the client back to before its own start, or before what the `created` header
+    /// told it.
     least_progress: Revision,
     pub slow: bool,
     /// Takes part in the scan at hand.
@@ -106,7 +107,7 @@ impl Subscriber {
         state.interest.add(&spec.range, self.stream.clone());
         drop(state);
         let (next, least_progress) = if spec.start > Revision(0) {
-            (spec.start, spec.start)
+            (spec.start, spec.start.max(head))
         } else {
             (head.next(), head)
         };
@@ -198,6 +199,9 @@ impl Subscriber {
     /// The revision up to which every watcher of this stream has been given everything, if none lags and none
     /// starts later: what a progress notification may claim once all that was drained before has been sent.
     pub fn synced_revision(&mut self) -> Option<Revision> {
+        if planted("progress-before-events") {
+            return Some(self.shared.lock().head.revision);
+        }
         if !self.slow.is_empty() || !self.compacted.is_empty() {
             return None;
         }

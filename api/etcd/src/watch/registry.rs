@@ -21,6 +21,8 @@ pub(super) struct Watcher {
     pub progress_notify: bool,
     /// Nothing was sent since the last tick: the next one notifies.
     pub idle: bool,
+    /// What its `created` header told.
+    pub created_at: Revision,
 }
 
 pub(super) struct Registry {
@@ -64,6 +66,7 @@ impl Registry {
             fragment: request.fragment,
             progress_notify: request.progress_notify,
             idle: true,
+            created_at: Revision(0),
         };
         self.watchers.insert(id, watcher);
         Ok(WatchSpec {

@@ -157,6 +157,9 @@ where
             Ok(spec) => {
                 let id = spec.id;
                 let revision = self.subscriber().add(spec);
+                if let Some(watcher) = self.registry.get_mut(id) {
+                    watcher.created_at = revision;
+                }
                 self.shared.metrics.watchers.fetch_add(1, Relaxed);
                 if progress_notify {
                     self.timer.start();
@@ -249,6 +252,8 @@ where
         };
         watcher.idle = false;
         let prev_kv = watcher.prev_kv;
+        // While it catches up its events are older than what `created` told, and headers never go back.
+        let told = changes.revision.max(watcher.created_at);
         let joined = if several {
             self.newest.get(&id).copied()
         } else {
@@ -257,8 +262,7 @@ where
         let at = match joined.filter(|at| self.outbox[*at].encoded_len() < COALESCE_BYTES) {
             Some(at) => at,
             None => {
-                self.outbox
-                    .push_back(Frame::new(self.shared.header(changes.revision), id));
+                self.outbox.push_back(Frame::new(self.shared.header(told), id));
                 self.outbox.len() - 1
             }
         };
@@ -266,7 +270,7 @@ where
             self.newest.insert(id, at);
         }
         let frame = &mut self.outbox[at];
-        frame.header.revision = changes.revision.0;
+        frame.header.revision = told.0;
         match matched {
             Matched::All => changes
                 .events

@@ -15,6 +15,7 @@ mod library;
 mod members;
 mod operations;
 mod range;
+mod replace;
 mod suite;
 mod txn;
 mod txn_checks;

@@ -1,6 +1,13 @@
 //! What a member asks before it belongs to anything, and what it is told: has this ID been here before?
+//!
+//! A member with an empty data directory that is to found a cluster takes part only after **every** other member of
+//! the initial cluster has noted its incarnation, durably, and knew no other. Whoever counts its vote can only be
+//! one of those (or, joining later, learns the incarnation from the log), so no second data directory ever votes
+//! under the same ID. A quorum of the others would not be enough: that quorum may share no member that is alive
+//! with the one that was asked the first time.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,34 +16,64 @@ use std::{
 };
 
 use barque_proto::peer as pb;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use pb::{
     discovery_client::DiscoveryClient,
     discovery_server::{Discovery, DiscoveryServer},
 };
-use tonic::{Request, Response, Status};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 
 use super::{
     Gate,
     link::{Address, channel},
 };
-use crate::{Host, MemberConfig, StartError, identity, types::Node};
+use crate::{
+    MemberConfig, ReplicaConfig, StartError, codec, identity, planted,
+    types::{Me, Membership},
+};
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// While nothing changes, it is said this often who is waited for.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// Answers [`Discovery`]; knows the members once Raft runs.
 #[derive(Clone)]
 pub struct Directory {
     gate: Gate,
+    /// A member that has taken part before answers once it knows what its log says of the others; one that is to
+    /// begin answers at once, since those who ask may be waited for here.
+    answers: Arc<AtomicBool>,
     pub initialized: Arc<AtomicBool>,
-    pub members: Arc<Mutex<Vec<pb::membership::NodeEntry>>>,
+    listed: Arc<Mutex<Listed>>,
+}
+
+/// The membership, as it is told to those who ask.
+#[derive(Default)]
+struct Listed {
+    members: Vec<pb::membership::NodeEntry>,
+    voters: Vec<u64>,
 }
 
 impl Directory {
-    pub fn new(gate: Gate) -> Self {
+    pub fn new(gate: Gate, answers: bool) -> Self {
         Self {
             gate,
+            answers: Arc::new(AtomicBool::new(answers)),
             initialized: Arc::default(),
-            members: Arc::default(),
+            listed: Arc::default(),
         }
+    }
+
+    pub fn list(&self, membership: &Membership) {
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        *self.listed.lock() = Listed {
+            members: codec::node_entries(membership),
+            voters: voters.into_iter().collect(),
+        };
+        self.answers.store(true, Ordering::Release);
     }
 
     pub fn service(&self) -> DiscoveryServer<Self> {
@@ -51,98 +88,168 @@ impl Discovery for Directory {
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyReply>, Status> {
         let asked = request.into_inner();
+        if !self.answers.load(Ordering::Acquire) {
+            return Err(Status::unavailable("the member is starting"));
+        }
+        if asked.incarnation != 0 && asked.cluster_id == self.gate.me.cluster_id {
+            self.gate
+                .introduce(asked.member_id, asked.incarnation)
+                .map_err(|error| {
+                    Status::internal(format!("cannot remember member {:x}: {error}", asked.member_id))
+                })?;
+        }
+        let listed = self.listed.lock();
         Ok(Response::new(pb::IdentifyReply {
             cluster_id: self.gate.me.cluster_id,
             member_id: self.gate.me.member_id,
             initialized: self.initialized.load(Ordering::Acquire),
-            known_incarnation: self.gate.known.incarnation_of(asked.member_id).unwrap_or(0),
-            members: self.members.lock().clone(),
+            known_incarnation: match planted("wiped-voter-votes") {
+                true => asked.incarnation,
+                false => self.gate.known.incarnation_of(asked.member_id).unwrap_or(0),
+            },
+            members: listed.members.clone(),
+            voters: listed.voters.clone(),
         }))
     }
 }
 
 /// Asks the other members of the initial cluster.
 pub struct Inquiry {
-    pub others: Vec<MemberConfig>,
-    pub tls: Option<Arc<rustls::ClientConfig>>,
-    pub host: Arc<dyn Host>,
-    pub timeout: Duration,
+    others: Vec<Other>,
+}
+
+/// Another member, as the flags have it.
+struct Other {
+    name: String,
+    /// Its ID, if it is a founder.
+    member_id: u64,
+    client: DiscoveryClient<Channel>,
+}
+
+impl Other {
+    async fn ask(&self, asked: pb::IdentifyRequest) -> Result<pb::IdentifyReply, String> {
+        match timeout(ASK_TIMEOUT, self.client.clone().identify(asked)).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) if status.code() == Code::Internal => Err(status.message().to_string()),
+            Ok(Err(_)) | Err(_) => Err("does not answer".into()),
+        }
+    }
+
+    /// Whether this member has noted ours, or why that is to be waited for.
+    fn has_noted(&self, me: Me, reply: &pb::IdentifyReply) -> Result<Result<(), String>, StartError> {
+        if reply.cluster_id != me.cluster_id {
+            let text = of_another_cluster(reply, me.cluster_id);
+            // A cluster that runs is there to stay. Of two that are only beginning, either may be meant.
+            return match reply.initialized {
+                true => Err(StartError::Identity(text)),
+                false => Ok(Err(text)),
+            };
+        }
+        let listed = reply.members.iter().any(|member| member.id == me.member_id);
+        if reply.initialized && !reply.members.is_empty() && !listed {
+            return Err(StartError::Identity(identity::removed(me.member_id)));
+        }
+        match reply.known_incarnation {
+            known if known != 0 && known != me.incarnation => {
+                Err(StartError::Identity(identity::already_bootstrapped(me.member_id)))
+            }
+            _ if reply.member_id != self.member_id => Ok(Err(format!(
+                "member {:x} answers there, not {:x}",
+                reply.member_id, self.member_id
+            ))),
+            0 => Ok(Err("has not noted this member".into())),
+            _ => Ok(Ok(())),
+        }
+    }
 }
 
 impl Inquiry {
-    async fn ask(&self, member: &MemberConfig, asked: pb::IdentifyRequest) -> Option<pb::IdentifyReply> {
-        let addresses: Result<Vec<Address>, String> =
-            member.peer_urls.iter().map(|url| Address::parse(url)).collect();
-        let channel = channel(self.host.clone(), addresses.ok()?, self.tls.clone());
-        let mut client = DiscoveryClient::new(channel);
-        let reply = tokio::time::timeout(self.timeout, client.identify(asked)).await;
-        match reply {
-            Ok(Ok(reply)) => Some(reply.into_inner()),
-            Ok(Err(status)) => {
-                tracing::debug!(member = member.name, %status, "a member of the initial cluster does not answer");
-                None
+    pub fn new(config: &ReplicaConfig, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Self, StartError> {
+        let others = config
+            .initial_cluster
+            .iter()
+            .filter(|member| member.name != config.name);
+        let other = |member: &MemberConfig| -> Result<Other, StartError> {
+            let addresses: Result<Vec<Address>, String> =
+                member.peer_urls.iter().map(|url| Address::parse(url)).collect();
+            Ok(Other {
+                name: member.name.clone(),
+                member_id: identity::member_id(&member.peer_urls, &config.initial_cluster_token),
+                client: DiscoveryClient::new(channel(
+                    config.host.clone(),
+                    addresses.map_err(StartError::Config)?,
+                    tls.clone(),
+                )),
+            })
+        };
+        Ok(Self {
+            others: others.map(other).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Returns once every other member of the initial cluster has noted this one, or one of them knows better.
+    /// However long that takes: until then this member must not take part.
+    pub async fn introduce(&self, me: Me) -> Result<(), StartError> {
+        let asked = pb::IdentifyRequest {
+            member_id: me.member_id,
+            incarnation: me.incarnation,
+            cluster_id: me.cluster_id,
+        };
+        let mut missing: Vec<&Other> = self.others.iter().collect();
+        let mut wait = Wait::default();
+        while !missing.is_empty() {
+            let asking = missing
+                .iter()
+                .map(|other| async move { (*other, other.ask(asked).await) });
+            let mut still_missing = Vec::new();
+            let mut reasons = Vec::new();
+            for (other, answer) in join_all(asking).await {
+                let noted = match answer {
+                    Ok(reply) => other.has_noted(me, &reply)?,
+                    Err(reason) => Err(reason),
+                };
+                if let Err(reason) = noted {
+                    still_missing.push(other);
+                    reasons.push(format!("{}: {reason}", other.name));
+                }
             }
-            Err(_) => None,
+            missing = still_missing;
+            if !missing.is_empty() {
+                wait.tell(reasons.join("; "));
+                sleep(ASK_AGAIN_AFTER).await;
+            }
         }
+        Ok(())
     }
 
     async fn ask_all(&self, asked: pb::IdentifyRequest) -> Vec<pb::IdentifyReply> {
-        let asking = self.others.iter().map(|member| self.ask(member, asked));
-        futures_util::future::join_all(asking)
-            .await
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
-    /// Before a member with an empty data directory takes its place in a new cluster: a cluster that runs already
-    /// must have it on its list, and nobody may know it yet.
-    pub async fn may_bootstrap(&self, cluster_id: u64, member_id: u64) -> Result<(), StartError> {
-        let replies = self
-            .ask_all(pb::IdentifyRequest {
-                member_id,
-                incarnation: 0,
-            })
-            .await;
-        for reply in &replies {
-            let listed = reply.members.iter().any(|member| member.id == member_id);
-            if reply.cluster_id == cluster_id && reply.initialized && !reply.members.is_empty() && !listed {
-                return Err(StartError::Identity(identity::removed(member_id)));
-            }
-        }
-        must_be_new(&replies, cluster_id, member_id)
+        let asking = self.others.iter().map(|other| other.ask(asked));
+        join_all(asking).await.into_iter().flatten().collect()
     }
 
     /// For `--initial-cluster-state existing`: the cluster's ID and ours, from a member that has us on its list.
     pub async fn join(&self, peer_urls: &[String]) -> Result<(u64, u64), StartError> {
-        let replies = self
-            .ask_all(pb::IdentifyRequest {
-                member_id: 0,
-                incarnation: 0,
-            })
-            .await;
+        let replies = self.ask_all(pb::IdentifyRequest::default()).await;
         if replies.is_empty() {
             return Err(StartError::Identity(
                 "no member of the existing cluster answers".into(),
             ));
         }
-        let same = |node: &Node| {
-            let (mut theirs, mut ours) = (node.peer_urls.clone(), peer_urls.to_vec());
-            theirs.sort_unstable();
-            ours.sort_unstable();
-            theirs == ours
-        };
-        for reply in replies {
-            for entry in reply.members {
-                if same(&crate::codec::node_from_pb(entry.node.unwrap_or_default())) {
-                    return self.joined(reply.cluster_id, entry.id).await;
-                }
+        let mut taken = None;
+        for reply in &replies {
+            match place_in(reply, peer_urls) {
+                Some(Place::Free(member_id)) => return self.joined(reply.cluster_id, member_id).await,
+                Some(Place::Taken(member_id)) => taken = Some(member_id),
+                None => {}
             }
         }
-        Err(StartError::Identity(format!(
-            "the existing cluster has no member with the peer URLs {}: run `etcdctl member add` first",
-            peer_urls.join(",")
-        )))
+        Err(StartError::Identity(match taken {
+            Some(member_id) => identity::already_bootstrapped(member_id),
+            None => format!(
+                "the existing cluster has no member with the peer URLs {}: run `etcdctl member add` first",
+                peer_urls.join(",")
+            ),
+        }))
     }
 
     async fn joined(&self, cluster_id: u64, member_id: u64) -> Result<(u64, u64), StartError> {
@@ -150,27 +257,271 @@ impl Inquiry {
         let replies = self
             .ask_all(pb::IdentifyRequest {
                 member_id,
-                incarnation: 0,
+                ..pb::IdentifyRequest::default()
             })
             .await;
-        must_be_new(&replies, cluster_id, member_id)?;
+        for reply in &replies {
+            if reply.cluster_id != cluster_id {
+                return Err(StartError::Identity(of_another_cluster(reply, cluster_id)));
+            }
+            if reply.known_incarnation != 0 {
+                return Err(StartError::Identity(identity::already_bootstrapped(member_id)));
+            }
+        }
         Ok((cluster_id, member_id))
     }
 }
 
-/// All answers are of this cluster, and from members that have never heard of this one.
-fn must_be_new(replies: &[pb::IdentifyReply], cluster_id: u64, member_id: u64) -> Result<(), StartError> {
-    for reply in replies {
-        if reply.cluster_id != cluster_id {
-            return Err(StartError::Identity(format!(
-                "member {:x} is of cluster {:x}, this member's flags make cluster {cluster_id:x}: check \
-                 --initial-cluster and --initial-cluster-token",
-                reply.member_id, reply.cluster_id
-            )));
-        }
-        if reply.known_incarnation != 0 {
-            return Err(StartError::Identity(identity::already_bootstrapped(member_id)));
+/// The place of a member in an existing cluster.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Free(u64),
+    /// It votes already, or has told its incarnation: whoever held it has lost its data.
+    Taken(u64),
+}
+
+/// Where a member's list has these peer URLs.
+fn place_in(reply: &pb::IdentifyReply, peer_urls: &[String]) -> Option<Place> {
+    let sorted = |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort_unstable();
+        urls
+    };
+    let ours = sorted(peer_urls);
+    let entry = reply.members.iter().find(|entry| {
+        let node = entry.node.as_ref();
+        node.is_some_and(|node| sorted(&node.peer_urls) == ours)
+    })?;
+    let told = entry.node.as_ref().is_some_and(|node| node.incarnation != 0);
+    Some(match told || reply.voters.contains(&entry.id) {
+        true => Place::Taken(entry.id),
+        false => Place::Free(entry.id),
+    })
+}
+
+fn of_another_cluster(reply: &pb::IdentifyReply, cluster_id: u64) -> String {
+    format!(
+        "member {:x} is of cluster {:x}, this member's flags make cluster {cluster_id:x}: check --initial-cluster and \
+         --initial-cluster-token",
+        reply.member_id, reply.cluster_id
+    )
+}
+
+/// Says whom a member waits for: when that changes, and now and then while it does not.
+#[derive(Default)]
+struct Wait {
+    told: Option<(String, Instant)>,
+}
+
+impl Wait {
+    fn tell(&mut self, reasons: String) {
+        let news = match &self.told {
+            Some((before, at)) => *before != reasons || at.elapsed() >= TELL_EVERY,
+            None => true,
+        };
+        if news {
+            tracing::info!(
+                "waiting for every other member of --initial-cluster, as each must once before the first start: \
+                 {reasons}"
+            );
+            self.told = Some((reasons, Instant::now()));
         }
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, path::Path};
+
+    use tokio_stream::wrappers::TcpListenerStream;
+
+    use super::*;
+    use crate::{config::tests::example, identity::KnownPeers, types::Node};
+
+    /// The members a, b and c of one cluster; the peers' listeners are bound from the start.
+    struct Cluster {
+        dir: tempfile::TempDir,
+        listeners: Vec<Option<TcpListener>>,
+        config: ReplicaConfig,
+    }
+
+    impl Cluster {
+        fn new() -> Self {
+            let listeners: Vec<TcpListener> = (0..3)
+                .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+                .collect();
+            let member = |(name, listener): (&str, &TcpListener)| MemberConfig {
+                name: name.into(),
+                peer_urls: vec![format!("http://{}", listener.local_addr().unwrap())],
+            };
+            let initial_cluster = ["a", "b", "c"].into_iter().zip(&listeners).map(member).collect();
+            let config = ReplicaConfig {
+                name: "a".into(),
+                initial_cluster,
+                ..example()
+            };
+            Self {
+                dir: tempfile::tempdir().unwrap(),
+                listeners: listeners.into_iter().map(Some).collect(),
+                config,
+            }
+        }
+
+        fn me(&self, number: usize, incarnation: u64) -> Me {
+            let token = &self.config.initial_cluster_token;
+            Me {
+                cluster_id: identity::cluster_id(&self.config.initial_cluster, token),
+                member_id: identity::member_id(&self.config.initial_cluster[number].peer_urls, token),
+                incarnation,
+            }
+        }
+
+        fn known(&self, number: usize) -> Arc<KnownPeers> {
+            let dir = self.dir.path().join(number.to_string());
+            std::fs::create_dir_all(&dir).unwrap();
+            Arc::new(KnownPeers::load(Path::new(&dir)).unwrap())
+        }
+
+        /// Begins to answer questions, as a member whose own incarnation is its number.
+        fn serve(&mut self, number: usize) -> Directory {
+            let gate = Gate::new(self.me(number, number as u64), self.known(number));
+            let directory = Directory::new(gate, true);
+            let listener = self.listeners[number].take().unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
+            let service = directory.service();
+            tokio::spawn(
+                tonic::transport::Server::builder()
+                    .add_service(service)
+                    .serve_with_incoming(incoming),
+            );
+            directory
+        }
+
+        async fn introduce(&self, me: Me) -> Result<(), String> {
+            let inquiry = Inquiry::new(&self.config, None).unwrap();
+            inquiry.introduce(me).await.map_err(|error| error.to_string())
+        }
+    }
+
+    #[tokio::test]
+    async fn everybody_has_noted_a_newcomer_durably_before_it_goes_on() {
+        let mut cluster = Cluster::new();
+        cluster.serve(1);
+        cluster.serve(2);
+        let me = cluster.me(0, 100);
+        cluster.introduce(me).await.unwrap();
+        for number in [1, 2] {
+            assert_eq!(cluster.known(number).incarnation_of(me.member_id), Some(100));
+        }
+        // Asking again is harmless; another data directory is refused.
+        cluster.introduce(me).await.unwrap();
+        let refused = cluster.introduce(cluster.me(0, 101)).await.unwrap_err();
+        assert!(refused.contains("has already been bootstrapped"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_know_is_not_enough() {
+        let mut cluster = Cluster::new();
+        let (first, second) = (cluster.me(0, 100), cluster.me(0, 101));
+        // Only b remembers the first data directory.
+        let b_knows = cluster.known(1).check(first.member_id, first.incarnation);
+        assert_eq!(b_knows.unwrap(), Ok(()));
+        let c = cluster.serve(2);
+        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let asking = tokio::spawn(async move { inquiry.introduce(second).await });
+        while c.gate.known.incarnation_of(second.member_id) != Some(101) {
+            tokio::task::yield_now().await;
+        }
+        // c has noted the second one, and b, which is asked too, is down: that must not be enough.
+        assert!(!asking.is_finished());
+        cluster.serve(1);
+        let refused = asking.await.unwrap().unwrap_err().to_string();
+        assert!(refused.contains("has already been bootstrapped"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn who_has_taken_part_answers_once_it_knows_what_its_log_says() {
+        let cluster = Cluster::new();
+        let asker = cluster.me(0, 101);
+        let directory = Directory::new(Gate::new(cluster.me(1, 1), cluster.known(1)), false);
+        let ask = async || {
+            let asked = pb::IdentifyRequest {
+                member_id: asker.member_id,
+                incarnation: asker.incarnation,
+                cluster_id: asker.cluster_id,
+            };
+            directory.identify(Request::new(asked)).await
+        };
+        assert_eq!(ask().await.unwrap_err().code(), Code::Unavailable);
+        let node = Node {
+            incarnation: 100,
+            ..Node::default()
+        };
+        let nodes = std::collections::BTreeMap::from([(asker.member_id, node)]);
+        let membership = Membership::new(vec![[asker.member_id].into()], nodes).unwrap();
+        crate::membership::bind(&directory.gate, &membership);
+        directory.list(&membership);
+        let reply = ask().await.unwrap().into_inner();
+        assert_eq!(reply.known_incarnation, 100);
+        assert_eq!(reply.voters, [asker.member_id]);
+    }
+
+    #[tokio::test]
+    async fn another_member_at_a_founders_address_does_not_answer_for_it() {
+        let mut cluster = Cluster::new();
+        let me = cluster.me(0, 100);
+        let noted = |member_id, known_incarnation| pb::IdentifyReply {
+            cluster_id: me.cluster_id,
+            member_id,
+            known_incarnation,
+            ..pb::IdentifyReply::default()
+        };
+        cluster.serve(1);
+        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let b = &inquiry.others[0];
+        assert_eq!(b.has_noted(me, &noted(b.member_id, 100)).unwrap(), Ok(()));
+        let waits = b.has_noted(me, &noted(77, 100)).unwrap().unwrap_err();
+        assert!(waits.contains("member 4d answers there"), "{waits}");
+        assert!(b.has_noted(me, &noted(77, 101)).is_err());
+        assert!(b.has_noted(me, &noted(b.member_id, 0)).unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn another_cluster_is_fatal_only_when_it_runs() {
+        let cluster = Cluster::new();
+        let me = cluster.me(0, 100);
+        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let reply = |initialized| pb::IdentifyReply {
+            cluster_id: 1,
+            initialized,
+            ..pb::IdentifyReply::default()
+        };
+        let waits = inquiry.others[0].has_noted(me, &reply(false)).unwrap();
+        assert!(waits.unwrap_err().contains("--initial-cluster-token"));
+        let refused = inquiry.others[0].has_noted(me, &reply(true)).unwrap_err();
+        assert!(refused.to_string().contains("is of cluster 1"));
+    }
+
+    #[test]
+    fn only_a_place_that_nobody_ever_held_is_free() {
+        let urls = |urls: &[&str]| -> Vec<String> { urls.iter().map(|url| url.to_string()).collect() };
+        let listed = |incarnation, voters: &[u64]| pb::IdentifyReply {
+            members: vec![pb::membership::NodeEntry {
+                id: 7,
+                node: Some(pb::Node {
+                    peer_urls: urls(&["http://b", "http://a"]),
+                    incarnation,
+                    ..pb::Node::default()
+                }),
+            }],
+            voters: voters.to_vec(),
+            ..pb::IdentifyReply::default()
+        };
+        let ours = urls(&["http://a", "http://b"]);
+        assert_eq!(place_in(&listed(0, &[]), &ours), Some(Place::Free(7)));
+        assert_eq!(place_in(&listed(5, &[]), &ours), Some(Place::Taken(7)));
+        assert_eq!(place_in(&listed(0, &[7]), &ours), Some(Place::Taken(7)));
+        assert_eq!(place_in(&listed(0, &[]), &urls(&["http://a"])), None);
+    }
 }

@@ -40,8 +40,16 @@ pub struct Gate {
     removed: Arc<Mutex<HashSet<u64>>>,
 }
 
+/// Who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    pub member_id: u64,
+    pub incarnation: u64,
+}
+
 impl Gate {
     pub fn new(me: Me, known: Arc<KnownPeers>) -> Self {
+        known.bind(me.member_id, me.incarnation);
         let stop = Arc::new(tokio::sync::watch::Sender::new(None));
         Self {
             me,
@@ -79,7 +87,7 @@ impl Gate {
     }
 
     /// Who calls, if they may.
-    pub fn admit(&self, metadata: &MetadataMap) -> Result<u64, Status> {
+    pub fn admit(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
         let from = number(metadata, FROM)?;
         let cluster = number(metadata, CLUSTER_ID)?;
         let to = number(metadata, TO)?;
@@ -95,11 +103,24 @@ impl Gate {
                 "member {from:x} looks for member {to:x}, this is member {me:x}"
             )));
         }
-        self.check_incarnation(from, number(metadata, INCARNATION)?)?;
+        let incarnation = number(metadata, INCARNATION)?;
+        self.check_incarnation(from, incarnation)?;
         if self.removed.lock().contains(&from) {
             return Err(self.refuse(identity::removed(from)));
         }
-        Ok(from)
+        Ok(Caller {
+            member_id: from,
+            incarnation,
+        })
+    }
+
+    /// Notes a member that asks before it belongs to anything, unless another incarnation of it is known; durable
+    /// when this returns.
+    pub fn introduce(&self, member_id: u64, incarnation: u64) -> std::io::Result<()> {
+        if let Err(wiped) = self.known.check(member_id, incarnation)? {
+            self.refuse(wiped.to_string());
+        }
+        Ok(())
     }
 
     /// Whether a reply comes from the peer that was called, and not from another data directory.

@@ -1,6 +1,6 @@
 //! openraft's view of the network: one [`PeerNetwork`] per task that talks to a peer.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use barque_proto::peer as pb;
 use futures_util::Stream;
@@ -14,7 +14,7 @@ use openraft::{
         TransferLeaderRequest, VoteRequest, VoteResponse,
     },
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use super::{
@@ -24,13 +24,19 @@ use super::{
 };
 use crate::{
     codec,
+    identity::KnownPeers,
     metrics::{Counters, count},
     snapshot::SnapshotData,
     types::{Node, Snapshot, TypeConfig, Vote},
 };
 
+/// Between attempts to reach a peer that does not listen.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
 #[derive(Clone)]
 pub struct Network {
+    pub known: Arc<KnownPeers>,
     pub links: Arc<Links>,
     pub counters: Arc<Counters>,
     pub snapshot_bytes_per_second: u64,
@@ -38,10 +44,14 @@ pub struct Network {
 
 impl Network {
     fn client(&self, target: u64, node: &Node, lane: Lane) -> PeerNetwork {
+        // Before anything that this member answers is counted: the log says which data directory it may come from.
+        self.known.bind(target, node.incarnation);
         PeerNetwork {
-            link: self.links.to(target, node),
+            target,
+            node: node.clone(),
             lane,
             session: None,
+            pause: None,
             network: self.clone(),
         }
     }
@@ -64,22 +74,48 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 pub struct PeerNetwork {
-    link: Arc<Link>,
+    target: u64,
+    /// As the membership had it when this was made.
+    node: Node,
     lane: Lane,
     session: Option<Session>,
+    /// How long the next attempt to open one waits; none after a success.
+    pause: Option<Duration>,
     network: Network,
 }
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
 impl PeerNetwork {
+    /// To where the member is now: openraft keeps its networks when only a member's URLs change.
+    fn link(&self) -> Arc<Link> {
+        let links = &self.network.links;
+        let now = links.to_member(self.target);
+        now.unwrap_or_else(|| links.to(self.target, &self.node))
+    }
+
     async fn session(&mut self) -> Rpc<Session> {
         match self.session.take() {
             Some(session) => Ok(session),
-            None => Session::open(&self.link, self.lane)
-                .await
-                .map_err(|status| rpc_error(&status)),
+            None => self.open_session().await,
         }
+    }
+
+    /// openraft backs off between requests on a stream, but not between attempts to open one: a peer that refuses
+    /// connections would be tried as fast as it refuses.
+    async fn open_session(&mut self) -> Rpc<Session> {
+        if let Some(pause) = self.pause.filter(|_| self.lane == Lane::Entries) {
+            sleep(pause).await;
+        }
+        let opened = Session::open(&self.link(), self.lane).await;
+        self.pause = match &opened {
+            Ok(_) => None,
+            Err(_) => Some(
+                self.pause
+                    .map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)),
+            ),
+        };
+        opened.map_err(|status| rpc_error(&status))
     }
 
     async fn ask_vote(
@@ -88,12 +124,13 @@ impl PeerNetwork {
         option: RPCOption,
         pre: bool,
     ) -> Rpc<VoteResponse<TypeConfig>> {
-        let request = self.link.request(pb::VoteRequest {
+        let link = self.link();
+        let request = link.request(pb::VoteRequest {
             vote: Some(codec::vote_to_pb(&rpc.vote)),
             last: rpc.last_log_id.as_ref().map(codec::log_id_to_pb),
             leadership_transfer: rpc.leadership_transfer,
         });
-        let mut client = self.link.client(Lane::Control);
+        let mut client = link.client(Lane::Control);
         let call = async {
             match pre {
                 true => client.pre_vote(request).await,
@@ -101,7 +138,7 @@ impl PeerNetwork {
             }
         };
         let reply = within(option, call).await;
-        let reply = self.link.checked(reply).map_err(|status| rpc_error(&status))?;
+        let reply = link.checked(reply).map_err(|status| rpc_error(&status))?;
         Ok(VoteResponse {
             vote: codec::vote_from_pb(reply.vote.unwrap_or_default()),
             vote_granted: reply.granted,
@@ -176,8 +213,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         _: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let bytes_per_second = self.network.snapshot_bytes_per_second;
+        let link = self.link();
         let sender = Sender {
-            link: &self.link,
+            link: &link,
             bytes_per_second,
         };
         let sent = tokio::select! {
@@ -201,9 +239,10 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             to: *request.to_node_id(),
             last: request.last_log_id().map(codec::log_id_to_pb),
         };
-        let mut client = self.link.client(Lane::Control);
-        let reply = within(option, client.transfer_leader(self.link.request(message))).await;
-        let reply = self.link.checked(reply).map_err(|status| rpc_error(&status))?;
+        let link = self.link();
+        let mut client = link.client(Lane::Control);
+        let reply = within(option, client.transfer_leader(link.request(message))).await;
+        let reply = link.checked(reply).map_err(|status| rpc_error(&status))?;
         match reply.refused.is_empty() {
             true => Ok(Ok(())),
             false => Err(rpc_error(&Status::aborted(reply.refused))),

@@ -22,6 +22,7 @@ use crate::{
     KeepAlive, ReadBarrierError,
     blocking::block,
     codec,
+    membership::Announcement,
     running::Running,
     types::{Callback, Commands, Raft},
 };
@@ -241,14 +242,15 @@ impl RaftService for PeerService {
     }
 
     async fn publish(&self, request: Request<pb::PublishRequest>) -> Reply<pb::PublishReply> {
-        let from = self.gate.admit(request.metadata())?;
+        let caller = self.gate.admit(request.metadata())?;
         let asked = request.into_inner();
-        let published = self
-            .member()?
-            .membership
-            .publish_here(from, asked.name, asked.client_urls)
-            .await;
-        published.map_err(|error| Status::unavailable(error.to_string()))?;
+        let announcement = Announcement {
+            name: asked.name,
+            client_urls: asked.client_urls,
+            incarnation: caller.incarnation,
+        };
+        let membership = &self.member()?.membership;
+        membership.publish_here(caller.member_id, &announcement).await?;
         Ok(self.reply(pb::PublishReply {}))
     }
 

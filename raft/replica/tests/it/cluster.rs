@@ -13,6 +13,7 @@ use barque_replica::{
 };
 use barque_store::{Response, Revision, StoreConfig};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 /// Long enough for a machine that is busy with something else; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -112,13 +113,50 @@ impl Cluster {
         self.try_start(number).await.unwrap();
     }
 
-    pub async fn start_all(&mut self) {
-        for number in 0..self.replicas.len() {
-            self.start(number).await;
+    /// Begins to start it: the first time, that takes until every other member has been begun too. Aborting the task
+    /// ends the member as a crash would.
+    pub fn begin(&mut self, number: usize) -> JoinHandle<Result<Replica, StartError>> {
+        tokio::spawn(Replica::start(self.config(number)))
+    }
+
+    /// The first start of these members, which wait for one another.
+    pub async fn start_together(&mut self, numbers: &[usize]) {
+        let starting: Vec<_> = numbers.iter().map(|number| self.begin(*number)).collect();
+        for (number, starting) in numbers.iter().zip(starting) {
+            self.replicas[*number] = Some(within(starting).await.unwrap().unwrap());
         }
-        for number in 0..self.replicas.len() {
+    }
+
+    pub async fn start_all(&mut self) {
+        let all: Vec<usize> = (0..self.replicas.len()).collect();
+        self.start_together(&all).await;
+        for number in all {
             self.ready(number).await;
         }
+    }
+
+    /// Gives the member another address; whoever is told of it finds it there at its next start.
+    pub fn relocate(&mut self, number: usize) -> Vec<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.addresses[number] = listener.local_addr().unwrap();
+        self.reserved[number] = Some(listener);
+        let urls = vec![format!("http://{}", self.addresses[number])];
+        self.members[number].peer_urls = urls.clone();
+        urls
+    }
+
+    /// Waits until every running member knows what each of them tells of itself.
+    pub async fn introduced(&self) {
+        let told = |number: &usize| {
+            let members = self.replica(*number).members();
+            members.iter().all(|member| !member.client_urls.is_empty())
+        };
+        within(async {
+            while !self.running().iter().all(told) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
     }
 
     pub async fn ready(&self, number: usize) {
@@ -175,6 +213,21 @@ impl Cluster {
     /// Waits until the member has applied what the others have.
     pub async fn caught_up(&self, number: usize) {
         within(async { while self.replica(number).read_barrier().await.is_err() {} }).await;
+    }
+}
+
+impl Drop for Cluster {
+    /// Databases are closed before their directory goes: RocksDB writes on closing, repeats what fails after a
+    /// second, and all the tests of this process share its thread for that.
+    fn drop(&mut self) {
+        let replicas: Vec<Replica> = self.replicas.drain(..).flatten().collect();
+        let ending = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(futures_util::future::join_all(
+                replicas.into_iter().map(Replica::crash),
+            ));
+        });
+        drop(ending.join());
     }
 }
 

@@ -1,14 +1,41 @@
 //! Who may take part: the right cluster, and never a member that has lost its data.
 
-use crate::cluster::{Cluster, within, write};
+use std::path::{Path, PathBuf};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wiped_member_is_refused_by_its_peers() {
-    let mut cluster = Cluster::started(3).await;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, read, within, write};
+
+fn identity_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("member").join("identity.json")
+}
+
+fn peers_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("member").join("peers.json")
+}
+
+fn load(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn save(path: &Path, value: &Value) {
+    std::fs::write(path, serde_json::to_vec(value).unwrap()).unwrap();
+}
+
+/// Three members of which everybody knows everything.
+async fn introduced() -> Cluster {
+    let cluster = Cluster::started(3).await;
     write(cluster.replica(0), "a", "1").await.unwrap();
     for number in 0..3 {
         cluster.caught_up(number).await;
     }
+    cluster.introduced().await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_member_is_refused_by_its_peers() {
+    let mut cluster = introduced().await;
     let id = cluster.id(2);
     cluster.kill(2).await;
     cluster.wipe(2);
@@ -21,42 +48,166 @@ async fn a_wiped_member_is_refused_by_its_peers() {
         refused.contains(&format!("etcdctl member remove {:x}", id.0)),
         "{refused}"
     );
+    // The directory that it is told to start with must be as empty as it was.
+    assert!(!identity_file(&cluster.data_dir(2)).exists());
+    cluster.new_cluster = false;
+    let refused = cluster.try_start(2).await.unwrap_err().to_string();
+    assert!(refused.contains("has already been bootstrapped"), "{refused}");
     write(cluster.replica(0), "b", "2").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_member_that_started_alone_never_votes_and_stops() {
-    let mut cluster = Cluster::started(3).await;
-    write(cluster.replica(0), "a", "1").await.unwrap();
-    for number in 0..3 {
-        cluster.caught_up(number).await;
-    }
-    for number in 0..3 {
-        cluster.kill(number).await;
-    }
+    let mut cluster = introduced().await;
+    let term = kill_all(&mut cluster).await;
     cluster.wipe(2);
     // Nobody is there to tell it.
-    cluster.start(2).await;
+    let alone = cluster.begin(2);
     cluster.start(1).await;
-    let reason = within(cluster.replica(2).failed()).await;
-    assert!(reason.contains("has already been bootstrapped"), "{reason}");
+    let refused = within(alone).await.unwrap().err().unwrap().to_string();
+    assert!(refused.contains("has already been bootstrapped"), "{refused}");
     // One of three and a wiped one are no quorum.
-    // (It may still name the leader of before: that is what its own vote on disk says.)
-    assert!(!cluster.replica(1).leadership().borrow().is_self);
+    assert_eq!(without_a_leader(&cluster, 1).await, term);
     cluster.start(0).await;
     cluster.ready(0).await;
+    assert_eq!(read(cluster.replica(1), "a").await.as_deref(), Some("1"));
+}
+
+/// The leader last, so that there is no other; returns its term.
+async fn kill_all(cluster: &mut Cluster) -> u64 {
+    let leader = cluster.leader().await;
+    let term = cluster.replica(leader).status().term;
+    for number in [leader + 1, leader + 2, leader] {
+        cluster.kill(number % 3).await;
+    }
+    term
+}
+
+/// Waits until the member names no leader: neither itself nor the one of before, which its vote on disk still names.
+/// Returns its term: nobody begins another without a quorum that would elect it.
+async fn without_a_leader(cluster: &Cluster, number: usize) -> u64 {
+    let mut leadership = cluster.replica(number).leadership();
+    let alone = within(leadership.wait_for(|now| now.leader.is_none())).await;
+    alone.unwrap().term
+}
+
+/// A voted for B. B is down, A is wiped, and C never spoke with A: their votes must not elect anybody.
+struct Hole {
+    cluster: Cluster,
+    a: usize,
+    b: usize,
+    c: usize,
+    term: u64,
+}
+
+impl Hole {
+    async fn new() -> Self {
+        let mut cluster = introduced().await;
+        let b = cluster.leader().await;
+        let (a, c) = ((b + 1) % 3, (b + 2) % 3);
+        let term = kill_all(&mut cluster).await;
+        std::fs::remove_file(peers_file(&cluster.data_dir(c))).unwrap();
+        Self {
+            cluster,
+            a,
+            b,
+            c,
+            term,
+        }
+    }
+
+    /// C elected nobody. With B back there is a quorum of members that have all they ever had.
+    async fn closed(mut self) {
+        assert_eq!(without_a_leader(&self.cluster, self.c).await, self.term);
+        self.cluster.start(self.b).await;
+        self.cluster.ready(self.b).await;
+        assert_eq!(
+            read(self.cluster.replica(self.c), "a").await.as_deref(),
+            Some("1")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_member_does_not_start_beside_one_that_knows_it_from_the_log_alone() {
+    let mut hole = Hole::new().await;
+    hole.cluster.wipe(hole.a);
+    let wiped = hole.cluster.begin(hole.a);
+    hole.cluster.start(hole.c).await;
+    let refused = within(wiped).await.unwrap().err().unwrap().to_string();
+    assert!(refused.contains("has already been bootstrapped"), "{refused}");
+    hole.closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_data_directory_gets_and_gives_no_vote_even_if_it_runs() {
+    let mut hole = Hole::new().await;
+    let data_dir = hole.cluster.data_dir(hole.a);
+    let mut forged = load(&identity_file(&data_dir));
+    hole.cluster.wipe(hole.a);
+    // As if everybody had agreed to it.
+    forged["incarnation"] = json!("1234");
+    forged["admitted"] = json!(true);
+    forged["has_log"] = json!(false);
+    std::fs::create_dir_all(data_dir.join("member")).unwrap();
+    save(&identity_file(&data_dir), &forged);
+    hole.cluster.start(hole.a).await;
+    hole.cluster.start(hole.c).await;
+    let reason = within(hole.cluster.replica(hole.a).failed()).await;
+    assert!(reason.contains("has already been bootstrapped"), "{reason}");
+    hole.cluster.kill(hole.a).await;
+    hole.closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_that_crashed_before_all_had_seen_it_asks_again() {
+    let mut cluster = Cluster::new(3);
+    let both = [cluster.begin(0), cluster.begin(1)];
+    let seen = |cluster: &Cluster, number| peers_file(&cluster.data_dir(number)).exists();
+    within(async {
+        while !(seen(&cluster, 0) && seen(&cluster, 1)) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    for starting in both {
+        starting.abort();
+        assert!(starting.await.is_err_and(|error| error.is_cancelled()));
+    }
+    let before = load(&identity_file(&cluster.data_dir(0)));
     assert_eq!(
-        crate::cluster::read(cluster.replica(1), "a").await.as_deref(),
-        Some("1")
+        (&before["admitted"], &before["founder"]),
+        (&json!(false), &json!(true))
     );
+
+    // What the other one remembers decides, and 0 hears of it.
+    let peers = peers_file(&cluster.data_dir(1));
+    let remembered = load(&peers);
+    assert_eq!(remembered[0]["incarnation"], before["incarnation"]);
+    let mut altered = remembered.clone();
+    altered[0]["incarnation"] = json!("1234");
+    save(&peers, &altered);
+    let (second, other) = (cluster.begin(0), cluster.begin(1));
+    let refused = within(second).await.unwrap().err().unwrap().to_string();
+    assert!(refused.contains("has already been bootstrapped"), "{refused}");
+    other.abort();
+    assert!(other.await.is_err_and(|error| error.is_cancelled()));
+
+    // It is still the same as before once all of them are there.
+    save(&peers, &remembered);
+    save(&identity_file(&cluster.data_dir(0)), &before);
+    cluster.start_all().await;
+    let after = load(&identity_file(&cluster.data_dir(0)));
+    assert_eq!(after["incarnation"], before["incarnation"]);
+    assert_eq!(after["admitted"], json!(true));
+    write(cluster.replica(0), "a", "1").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_of_another_cluster_does_not_start() {
-    let mut cluster = Cluster::new(3);
-    cluster.start(0).await;
-    cluster.start(1).await;
-    cluster.ready(0).await;
+    let mut cluster = introduced().await;
+    cluster.kill(2).await;
+    cluster.wipe(2);
     cluster.token = "another".into();
     let refused = cluster.try_start(2).await.unwrap_err().to_string();
     assert!(
@@ -88,22 +239,13 @@ async fn a_data_directory_in_parts_does_not_open() {
     std::fs::rename(wal.with_extension("away"), &wal).unwrap();
     cluster.start(0).await;
     cluster.ready(0).await;
-    assert_eq!(
-        crate::cluster::read(cluster.replica(0), "a").await.as_deref(),
-        Some("1")
-    );
+    assert_eq!(read(cluster.replica(0), "a").await.as_deref(), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_may_start_in_any_order_and_at_once() {
     let mut cluster = Cluster::new(3);
-    let configs: Vec<_> = [2, 0, 1].map(|number| (number, cluster.config(number))).into();
-    let starting = configs.into_iter().map(|(number, config)| async move {
-        (number, barque_replica::Replica::start(config).await.unwrap())
-    });
-    for (number, replica) in futures_util::future::join_all(starting).await {
-        cluster.replicas[number] = Some(replica);
-    }
+    cluster.start_together(&[2, 0, 1]).await;
     for number in 0..3 {
         cluster.ready(number).await;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use barque_replica::PeerTls;
+use barque_replica::{PeerTls, ReadBarrierError};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     RootCertStore,
@@ -10,7 +10,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-use crate::cluster::{Cluster, read, write};
+use crate::cluster::{Cluster, local, read, write};
 
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -63,20 +63,23 @@ impl Authority {
 async fn peers_of_one_authority_form_a_cluster_and_others_stay_outside() {
     let mut cluster = Cluster::with_scheme(3, "https");
     let (ours, theirs) = (Authority::new(), Authority::new());
-    cluster.tls = vec![Some(ours.peer()), Some(ours.peer()), Some(theirs.peer())];
-    cluster.start(0).await;
-    cluster.start(1).await;
-    cluster.start(2).await;
-    cluster.ready(0).await;
-    cluster.ready(1).await;
+    cluster.tls = vec![Some(ours.peer()), Some(ours.peer()), Some(ours.peer())];
+    cluster.start_all().await;
     write(cluster.replica(0), "a", "1").await.unwrap();
     assert_eq!(read(cluster.replica(1), "a").await.as_deref(), Some("1"));
-    assert!(!cluster.replica(2).is_ready());
+
+    cluster.kill(2).await;
+    write(cluster.replica(0), "b", "2").await.unwrap();
+    cluster.tls[2] = Some(theirs.peer());
+    cluster.start(2).await;
+    let outside = cluster.replica(2).read_barrier().await;
+    assert!(matches!(outside, Err(ReadBarrierError::NoLeader)), "{outside:?}");
     assert!(cluster.replica(2).leadership().borrow().leader.is_none());
+    assert_eq!(local(cluster.replica(2), "b"), None);
 
     cluster.kill(2).await;
     cluster.tls[2] = Some(ours.peer());
     cluster.start(2).await;
     cluster.ready(2).await;
-    assert_eq!(read(cluster.replica(2), "a").await.as_deref(), Some("1"));
+    assert_eq!(read(cluster.replica(2), "b").await.as_deref(), Some("2"));
 }

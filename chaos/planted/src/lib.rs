@@ -1,0 +1,103 @@
+//! Bugs planted on purpose, to show that the checks find them.
+//!
+//! The places are in the production crates, behind their feature `planted`, which no program that is run has. At most
+//! one bug is on in a process, and none until [`plant`] is called.
+
+use std::sync::OnceLock;
+
+/// A bug: its name, and what it does wrong.
+pub struct Bug {
+    pub name: &'static str,
+    pub what: &'static str,
+}
+
+const fn bug(name: &'static str, what: &'static str) -> Bug {
+    Bug { name, what }
+}
+
+pub const BUGS: &[Bug] = &[
+    bug(
+        "ack-before-fsync",
+        "the log completes a write that was not synced",
+    ),
+    bug("sync-error-ignored", "the log goes on after a sync that failed"),
+    bug("vote-forgotten", "a vote is granted and not written"),
+    bug(
+        "truncate-not-written",
+        "removed entries come back after a restart",
+    ),
+    bug(
+        "position-outside-batch",
+        "the applied position is written with the next batch",
+    ),
+    bug(
+        "batch-without-overlay",
+        "a command does not see those before it in its batch",
+    ),
+    bug(
+        "compaction-drops-visible",
+        "the version that is current at the compact revision is removed",
+    ),
+    bug(
+        "snapshot-misses-family",
+        "an installed snapshot has no keys of leases",
+    ),
+    bug(
+        "watch-gap-at-handover",
+        "a watch loses the last change before it has caught up",
+    ),
+    bug(
+        "watch-gap-at-snapshot",
+        "a watch is not told of what a snapshot brought",
+    ),
+    bug(
+        "progress-before-events",
+        "progress is told ahead of events that are pending",
+    ),
+    bug(
+        "read-without-quorum",
+        "a leader answers reads without asking whether it still leads",
+    ),
+    bug(
+        "read-without-barrier",
+        "linearizable reads are answered from local state",
+    ),
+    bug(
+        "stale-after-restart",
+        "a member serves before it has what it had served",
+    ),
+    bug(
+        "apply-before-durable",
+        "a member serves what its own log does not hold yet",
+    ),
+    bug(
+        "proposal-sent-twice",
+        "a batch whose stream broke is sent to the next leader again",
+    ),
+    bug(
+        "purge-before-flush",
+        "the log is purged of what the state on disk does not cover",
+    ),
+    bug(
+        "keep-alive-lost",
+        "a keep-alive is answered and the lease ends when it would have",
+    ),
+    bug(
+        "wiped-voter-votes",
+        "a member that lost its data votes under its old ID",
+    ),
+];
+
+static PLANTED: OnceLock<&'static str> = OnceLock::new();
+
+/// Turns one bug on, for good; `false` when there is none of this name.
+pub fn plant(name: &str) -> bool {
+    let bug = BUGS.iter().find(|bug| bug.name == name);
+    bug.is_some_and(|bug| PLANTED.set(bug.name).is_ok())
+}
+
+/// Whether this bug is on.
+pub fn on(name: &str) -> bool {
+    debug_assert!(BUGS.iter().any(|bug| bug.name == name), "{name} is on no list");
+    PLANTED.get() == Some(&name)
+}

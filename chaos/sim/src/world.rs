@@ -1,0 +1,189 @@
+//! The members of one simulated cluster, and the way of its clients to them.
+
+use std::{io, sync::Arc, time::Duration};
+
+use barque_checks::history::{LeaderRecord, MemberState};
+use barque_traffic::Target;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tempfile::TempDir;
+use tokio::time::sleep;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::{
+    host::CLIENT_PORT,
+    interpose::now_us,
+    member::{Member, Settings},
+    network::{FIRST_CLIENT, HostId, Network},
+};
+
+pub struct World {
+    pub members: Vec<Member>,
+    pub network: Network,
+    pub rng: StdRng,
+    pub settings: Settings,
+    pub leaders: Arc<Mutex<Vec<LeaderRecord>>>,
+    _dir: TempDir,
+}
+
+impl World {
+    /// Sizes are drawn small, so that logs are purged, segments rotated and snapshots sent all the time.
+    pub fn new(seed: u64) -> io::Result<World> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let dir = tempfile::tempdir()?;
+        let network = Network::new(rng.random());
+        let settings = Settings {
+            snapshot_entries: rng.random_range(30..400),
+            segment_bytes: [16u64, 32, 64][rng.random_range(0..3)] << 10,
+            ring_bytes: [1usize, 16, 1024][rng.random_range(0..3)] << 10,
+        };
+        let count = if rng.random_bool(0.85) { 3 } else { 5 };
+        let cluster: Vec<HostId> = (0..count).collect();
+        let members = cluster
+            .iter()
+            .map(|id| {
+                let (network, settings) = (network.clone(), settings.clone());
+                Member::new(
+                    *id,
+                    rng.random(),
+                    network,
+                    dir.path(),
+                    settings,
+                    cluster.clone(),
+                    true,
+                )
+            })
+            .collect();
+        Ok(World {
+            members,
+            network,
+            rng,
+            settings,
+            leaders: Arc::default(),
+            _dir: dir,
+        })
+    }
+
+    pub fn ids(&self) -> Vec<HostId> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+
+    pub fn target(&self) -> Target {
+        let network = self.network.clone();
+        Target {
+            members: self.ids(),
+            dial: Arc::new(move |client, member| dial(network.clone(), client, member)),
+            now_us: Arc::new(now_us),
+            // What a member has served it never takes back, however often it restarts.
+            life: Arc::new(|_| 0),
+        }
+    }
+
+    pub fn start_all(&mut self) -> io::Result<()> {
+        self.members.iter_mut().try_for_each(Member::start)
+    }
+
+    /// Starts the members again that stopped by themselves.
+    pub fn supervise(&mut self) -> io::Result<()> {
+        for member in self.members.iter_mut().filter(|member| member.has_stopped()) {
+            member.crash(false);
+            member.start()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every member serves, for a minute at most.
+    pub async fn all_serve(&mut self) -> io::Result<bool> {
+        for _ in 0..600 {
+            self.supervise()?;
+            if self.members.iter().all(Member::serves) {
+                return Ok(true);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(false)
+    }
+
+    /// The member that leads in the highest term, as far as members say.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |(at, member): (usize, &Member)| {
+            let now = *member.replica()?.leadership().borrow();
+            now.is_self.then_some((now.term, at))
+        };
+        self.members
+            .iter()
+            .enumerate()
+            .filter_map(leads)
+            .max()
+            .map(|(_, at)| at)
+    }
+
+    pub fn note_leaders(&self) {
+        let mut leaders = self.leaders.lock();
+        for member in &self.members {
+            let Some(replica) = member.replica() else { continue };
+            let now = *replica.leadership().borrow();
+            let known = |record: &LeaderRecord| record.term == now.term && record.member == member.id;
+            if now.is_self && !leaders.iter().any(known) {
+                leaders.push(LeaderRecord {
+                    time: now_us(),
+                    term: now.term,
+                    member: member.id,
+                });
+            }
+        }
+    }
+
+    pub fn states(&self) -> Vec<MemberState> {
+        let state = |member: &Member| {
+            let replica = member.replica()?;
+            let head = replica.store().head();
+            let (at, hash) = replica.store().state_hash();
+            let hash = hash[..8]
+                .iter()
+                .fold(0u64, |hash, byte| hash << 8 | u64::from(*byte));
+            Some(MemberState {
+                member: member.id,
+                revision: head.revision.0,
+                compact_revision: head.compact_revision.0,
+                applied: at.index,
+                hash,
+                // Leases change the state without a revision, so the log position is what the hash stands for.
+                hash_revision: at.index as i64,
+            })
+        };
+        self.members.iter().filter_map(state).collect()
+    }
+
+    /// Waits until all members have applied the same, for a minute at most.
+    pub async fn settle(&self) -> bool {
+        for _ in 0..600 {
+            let states = self.states();
+            let same = |a: &MemberState, b: &MemberState| a.applied == b.applied && a.revision == b.revision;
+            if states.len() == self.members.len() && states.windows(2).all(|pair| same(&pair[0], &pair[1])) {
+                return true;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        false
+    }
+}
+
+fn dial(network: Network, client: u32, member: u32) -> Channel {
+    let connect = tower::service_fn(move |_: Uri| {
+        let network = network.clone();
+        async move {
+            let end = network
+                .connect(FIRST_CLIENT + client, member, CLIENT_PORT)
+                .await?;
+            Ok::<_, io::Error>(TokioIo::new(end))
+        }
+    });
+    Endpoint::from_static("http://member")
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .connect_with_connector_lazy(connect)
+}

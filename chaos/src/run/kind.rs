@@ -1,0 +1,47 @@
+//! What can go wrong in a run: [`Kind`].
+
+use barque_chaos::cluster;
+use clap::ValueEnum;
+
+/// The names are those of `--faults` and of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Kind {
+    KillLeader,
+    KillFollower,
+    KillAll,
+    StopLeader,
+    StopFollower,
+    RollingRestart,
+    Partition,
+    OneWay,
+    Delay,
+    Loss,
+    PowerCut,
+    PowerCutAll,
+    SlowDisk,
+    FullDisk,
+    WipeAndReplace,
+}
+
+impl Kind {
+    pub fn name(self) -> String {
+        let value = self.to_possible_value().expect("no kind is hidden");
+        value.get_name().to_owned()
+    }
+
+    pub fn needs_lan(self) -> bool {
+        matches!(self, Kind::Partition | Kind::OneWay | Kind::Delay | Kind::Loss)
+    }
+
+    pub fn needs_disks(self) -> bool {
+        matches!(
+            self,
+            Kind::PowerCut | Kind::PowerCutAll | Kind::SlowDisk | Kind::FullDisk
+        )
+    }
+
+    /// etcd maps its database into memory, which the file system that loses power does not offer.
+    pub fn fits(self, program: cluster::Kind) -> bool {
+        program == cluster::Kind::Barque || !self.needs_disks()
+    }
+}

@@ -1,0 +1,35 @@
+//! A client that compacts now and then, never beyond what the collector has.
+
+use std::time::Duration;
+
+use barque_checks::history::Request;
+use rand::Rng;
+use tokio::time::sleep;
+
+use crate::{Collector, Plan, Recorder, Target, caller::Caller, choice::Choice};
+
+pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder, collector: Collector) {
+    let mut choice = Choice::new(&plan, number);
+    let mut caller = Caller::new(number, target.clone(), &plan, recorder.clone());
+    let mut compacted = 0;
+    while !recorder.is_stopping() {
+        sleep(Duration::from_millis(choice.rng.random_range(500..3000))).await;
+        let revision = collector.collected() - choice.rng.random_range(0..30);
+        if revision > compacted && revision > 1 {
+            caller
+                .call(choice.member(&target.members), Request::Compact { revision })
+                .await;
+            compacted = revision;
+            // The oldest revision that may still be read, once what lay before it is gone on disk as well.
+            sleep(Duration::from_millis(choice.rng.random_range(0..1000))).await;
+            let read = Request::Range {
+                from: plan.prefix.clone(),
+                to: format!("{}\u{7f}", plan.prefix),
+                serializable: choice.rng.random_bool(0.5),
+                revision,
+                limit: 0,
+            };
+            caller.call(choice.member(&target.members), read).await;
+        }
+    }
+}

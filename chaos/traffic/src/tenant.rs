@@ -1,0 +1,61 @@
+//! A client that holds leases: grants, attaches keys, keeps alive for a while, then revokes or lets expire.
+
+use std::time::Duration;
+
+use barque_checks::history::{Outcome, Request};
+use rand::Rng;
+use tokio::time::sleep;
+
+use crate::{Plan, Recorder, Target, caller::Caller, choice::Choice};
+
+pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder) {
+    let mut choice = Choice::new(&plan, number);
+    let mut caller = Caller::new(number, target.clone(), &plan, recorder.clone());
+    let mut count = 0;
+    while !recorder.is_stopping() {
+        count += 1;
+        // Unique in the run, and never one that a member draws by itself for these clients.
+        let id = i64::from(number) * 1_000_000 + count;
+        hold(id, &mut choice, &mut caller, &recorder).await;
+        sleep(Duration::from_millis(choice.rng.random_range(0..500))).await;
+    }
+}
+
+async fn hold(id: i64, choice: &mut Choice, caller: &mut Caller, recorder: &Recorder) {
+    let members = caller.target.members.clone();
+    let ttl = choice.rng.random_range(2..6);
+    let member = choice.member(&members);
+    let granted = caller.call(member, Request::LeaseGrant { id, ttl }).await;
+    if !matches!(granted, Outcome::Done(_)) {
+        return;
+    }
+    for _ in 0..choice.rng.random_range(1..4) {
+        let put = Request::Put {
+            key: choice.key(),
+            value: choice.value(),
+            prev_kv: false,
+            lease: id,
+        };
+        caller.call(choice.member(&members), put).await;
+    }
+    for _ in 0..choice.rng.random_range(0..6) {
+        if recorder.is_stopping() {
+            return;
+        }
+        sleep(Duration::from_millis(choice.rng.random_range(200..1500))).await;
+        let request = match choice.rng.random_bool(0.8) {
+            true => Request::LeaseKeepAlive { id },
+            false => Request::LeaseTimeToLive { id },
+        };
+        caller.call(choice.member(&members), request).await;
+    }
+    match choice.rng.random_bool(0.5) {
+        true => drop(
+            caller
+                .call(choice.member(&members), Request::LeaseRevoke { id })
+                .await,
+        ),
+        // Expires by itself, most likely while nobody looks.
+        false => sleep(Duration::from_secs(choice.rng.random_range(0..4))).await,
+    }
+}
