@@ -81,6 +81,7 @@ pub fn step(engine: &dyn Engine, compact_revision: i64) -> Result<Step, StoreErr
     if compact_revision == 0 {
         return Ok(Step::Idle);
     }
+    let compact_revision = compact_revision + i64::from(planted("compaction-drops-visible"));
     let view = engine.view();
     let mut progress = Progress::load(&*view, compact_revision)?;
     if progress.is_done() {
@@ -122,8 +123,7 @@ fn walk(view: &dyn View, progress: Progress, batch: &mut Batch) -> Result<Versio
 }
 
 fn judge(at: Version, change: &LogRow<'_>, compact_revision: i64, batch: &mut Batch) {
-    let dropped = compact_revision + i64::from(planted("compaction-drops-visible"));
-    if let Some(prev) = change.prev.filter(|prev| prev.main < dropped) {
+    if let Some(prev) = change.prev.filter(|prev| prev.main < compact_revision) {
         batch.delete(Family::Hist, keys::hist(change.key, prev));
         batch.delete(Family::Log, keys::log(prev));
     }

@@ -1,5 +1,6 @@
 //! Faults against real programs.
 
+mod chaos_run;
 mod cutfs;
 mod kill_the_leader;
 mod left_behind;

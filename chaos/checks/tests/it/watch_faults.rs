@@ -167,14 +167,23 @@ fn a_progress_ahead_of_events() {
         watch.responses.insert(at, early);
         Some(())
     });
-    caught("progress before the start revision", |watch, _| {
-        let created = watch.responses.first()?.clone();
-        let kind = WatchKind::Progress;
-        watch.start_revision = created.header_revision + 5;
-        watch.resumed_from = None;
-        watch.responses = vec![created.clone(), WatchResponse { kind, ..created }];
-        Some(())
-    });
+}
+
+/// As etcd's do, of a watch that was resumed at a member that is behind.
+#[test]
+fn a_member_may_say_that_it_is_not_yet_at_the_start() {
+    let (mut history, _) = Traffic {
+        watches: 6,
+        ..Traffic::default()
+    }
+    .history_and_store();
+    let watch = &mut history.watches[0];
+    let created = watch.responses[0].clone();
+    let kind = WatchKind::Progress;
+    watch.start_revision = created.header_revision + 5;
+    watch.resumed_from = None;
+    watch.responses = vec![created.clone(), WatchResponse { kind, ..created }];
+    assert_right(&history);
 }
 
 #[test]
