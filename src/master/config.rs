@@ -72,6 +72,7 @@ pub struct Limits {
     pub max_request_bytes: usize,
     pub watch_ring_bytes: usize,
     pub block_cache_bytes: usize,
+    pub watch_progress_notify_interval: Duration,
 }
 
 /// What the keyspace forgets by itself.
@@ -284,11 +285,22 @@ fn limits(flags: &Flags) -> anyhow::Result<Limits> {
         max_request_bytes: size(flags.max_request_bytes, 1536 * 1024)?,
         watch_ring_bytes: size(flags.watch_ring_bytes, 64 << 20)?,
         block_cache_bytes: size(flags.block_cache_bytes, 128 << 20)?,
+        watch_progress_notify_interval: progress_interval(flags)?,
     };
     if limits.max_txn_ops == 0 || limits.max_request_bytes == 0 {
         bail!("--max-txn-ops and --max-request-bytes must be above 0");
     }
     Ok(limits)
+}
+
+fn progress_interval(flags: &Flags) -> anyhow::Result<Duration> {
+    let text = flags.watch_progress_notify_interval.as_deref().unwrap_or("10m");
+    let wrong = || format!("invalid value \"{text}\" for --watch-progress-notify-interval");
+    let interval = humantime::parse_duration(text).with_context(wrong)?;
+    if interval < Duration::from_millis(100) {
+        bail!("--watch-progress-notify-interval must be at least 100ms, not {text}");
+    }
+    Ok(interval)
 }
 
 fn auto_compaction(flags: &Flags) -> anyhow::Result<AutoCompaction> {

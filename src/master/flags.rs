@@ -263,6 +263,15 @@ pub struct Flags {
         help_heading = "Limits"
     )]
     pub auto_compaction_retention: Option<String>,
+    /// How often an idle watch that asked for it is told how far it is, such as 10m [default: 10m]
+    #[arg(
+        long,
+        visible_alias = "experimental-watch-progress-notify-interval",
+        value_name = "DURATION",
+        env = "ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL",
+        help_heading = "Limits"
+    )]
+    pub watch_progress_notify_interval: Option<String>,
     /// Memory for recent events [default: 67108864]
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
     pub watch_ring_bytes: Option<u64>,

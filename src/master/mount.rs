@@ -15,6 +15,7 @@ pub fn etcd(replica: &Replica, config: &Config) -> EtcdServer {
     let config = EtcdConfig {
         max_txn_ops: config.limits.max_txn_ops,
         max_request_bytes: config.limits.max_request_bytes,
+        watch_progress_notify_interval: config.limits.watch_progress_notify_interval,
         election_timeout: config.election_timeout,
         quota_backend_bytes: config.limits.quota_backend_bytes,
         protected_prefix: api_owns_its_keys.then(|| API_PREFIX.into()),

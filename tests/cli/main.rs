@@ -1,5 +1,6 @@
 //! The binary as an operator meets it: what it refuses and how, what it issues, how a cluster comes and goes.
 
+mod chaos;
 mod lifecycle;
 mod pki;
 mod program;

@@ -12,7 +12,7 @@ use super::{duration, kind::Kind};
 /// saw. Exits with 0 only if every check passed and every fault was seen to happen.
 #[derive(Debug, Args)]
 pub struct Flags {
-    /// What faults and traffic are drawn from; drawn itself and printed when it is not given
+    /// What faults and traffic are drawn from, though not when exactly they happen; drawn and printed if not given
     #[arg(long)]
     seed: Option<u64>,
     /// How long faults go on; every kind is inflicted at least once, however long that takes

@@ -14,9 +14,14 @@ use barque_checks::{
 use super::{conduct::Ran, flags::Settings, known, resources};
 
 /// Whether everything passed.
-pub fn write_and_tell(settings: &Settings, ran: Ran) -> anyhow::Result<bool> {
+pub fn write_and_tell(settings: &Settings, mut ran: Ran) -> anyhow::Result<bool> {
     let mut checks = check_all(&ran.history);
     let known = known::set_aside(settings.program, &ran.history, &mut checks);
+    for defect in &known {
+        ran.history
+            .description
+            .push_str(&format!("; not counted: {defect}"));
+    }
     checks.push(resources::check(&ran.before, &ran.after));
     checks.push(unbroken(&ran.broken));
     write(settings, &ran.history, &checks)?;

@@ -76,6 +76,16 @@ async fn ours_survives_kills_stops_and_restarts() {
 }
 
 #[tokio::test]
+async fn ours_survives_bad_disks_and_a_bad_network() {
+    let mut faults = vec!["power-cut", "full-disk", "wipe-and-replace"];
+    if nix::unistd::geteuid().is_root() {
+        faults.extend(["partition", "one-way", "delay", "loss"]);
+    }
+    let ran = run(&["--duration", "1s", "--faults", &faults.join(",")]).await;
+    ran.assert_passed(&faults);
+}
+
+#[tokio::test]
 async fn etcd_passes_the_same_checks() {
     let faults = ["kill-leader", "stop-leader", "kill-all"];
     let ran = run(&[

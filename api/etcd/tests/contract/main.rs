@@ -23,9 +23,9 @@ mod watch;
 mod watch_stream;
 mod write;
 
-use barque_chaos::cluster::{Cluster, Options};
+use barque_chaos::cluster::{Cluster, Kind, Options};
 
-use crate::suite::Side;
+use crate::{client::Target, suite::Side};
 
 fn datastore() -> Options {
     Options::default()
@@ -42,6 +42,22 @@ async fn debians_etcd_through_a_follower() {
     let cluster = Cluster::etcd(3).await.unwrap();
     let follower = (cluster.leader().await.unwrap() + 1) % 3;
     suite::run(&cluster, follower, Side::Oracle).await;
+}
+
+/// The interval's flag has the same name, and the same effect.
+#[tokio::test]
+async fn progress_comes_by_itself() {
+    for (kind, side) in [(Kind::Etcd, Side::Oracle), (Kind::Barque, Side::Ours)] {
+        let options = Options {
+            extra_flags: vec!["--experimental-watch-progress-notify-interval=500ms".into()],
+            ..Options::default()
+        };
+        let cluster = Cluster::start(kind, 1, options).await.unwrap();
+        let target = Target::connect(&cluster.endpoint(0), side)
+            .await
+            .for_check("progress");
+        watch::progress_comes_by_itself(target).await;
+    }
 }
 
 #[tokio::test]

@@ -142,6 +142,33 @@ pub async fn progress_on_request(t: Target) {
     while stream.progress().await.header.unwrap().revision != last {}
 }
 
+/// Of a server that was started to tell it every half second.
+pub async fn progress_comes_by_itself(t: Target) {
+    let mut stream = WatchStream::open(&t).await;
+    stream
+        .create(WatchCreateRequest {
+            progress_notify: true,
+            ..everything(&t)
+        })
+        .await;
+    let id = stream.created().await;
+    let mut last = t.revision().await;
+    for _ in 0..2 {
+        let response = stream.next().await;
+        assert!(response.events.is_empty() && !response.created, "{response:?}");
+        assert_eq!(
+            response.watch_id, id,
+            "it is told to the watch, not to the stream"
+        );
+        let told = response.header.unwrap().revision;
+        assert!(told >= last, "{told} after {last}");
+        last = told;
+    }
+    let put = t.put("k", "v").await;
+    assert_eq!(stream.revisions(1).await, [put]);
+    while stream.next().await.header.unwrap().revision != put {}
+}
+
 pub async fn a_start_in_the_future(t: Target) {
     let now = t.put("k", "now").await;
     let mut stream = WatchStream::open(&t).await;
