@@ -73,6 +73,7 @@ pub struct Limits {
     pub watch_ring_bytes: usize,
     pub block_cache_bytes: usize,
     pub watch_progress_notify_interval: Duration,
+    pub wal_segment_bytes: u64,
 }
 
 /// What the keyspace forgets by itself.
@@ -286,9 +287,22 @@ fn limits(flags: &Flags) -> anyhow::Result<Limits> {
         watch_ring_bytes: size(flags.watch_ring_bytes, 64 << 20)?,
         block_cache_bytes: size(flags.block_cache_bytes, 128 << 20)?,
         watch_progress_notify_interval: progress_interval(flags)?,
+        wal_segment_bytes: flags.wal_segment_bytes.unwrap_or(64 << 20),
     };
     if limits.max_txn_ops == 0 || limits.max_request_bytes == 0 {
         bail!("--max-txn-ops and --max-request-bytes must be above 0");
+    }
+    let segment = limits.wal_segment_bytes;
+    if !segment.is_multiple_of(4096) || !(64 << 10..=1 << 30).contains(&segment) {
+        bail!("--wal-segment-bytes must be a multiple of 4096 from 65536 to 1073741824, not {segment}");
+    }
+    // A request is one log entry at most, and that lies within one file.
+    if limits.max_request_bytes as u64 > segment / 2 {
+        bail!(
+            "--max-request-bytes must be at most half of --wal-segment-bytes, that is {}, not {}",
+            segment / 2,
+            limits.max_request_bytes
+        );
     }
     Ok(limits)
 }

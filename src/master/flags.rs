@@ -272,6 +272,9 @@ pub struct Flags {
         help_heading = "Limits"
     )]
     pub watch_progress_notify_interval: Option<String>,
+    /// Size of a file of the Raft log, a multiple of 4096 [default: 67108864]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    pub wal_segment_bytes: Option<u64>,
     /// Memory for recent events [default: 67108864]
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
     pub watch_ring_bytes: Option<u64>,

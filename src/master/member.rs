@@ -110,7 +110,10 @@ pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> Repl
             block_cache_bytes: config.limits.block_cache_bytes,
             quota_backend_bytes: config.limits.quota_backend_bytes,
         },
-        log: WalConfig::default(),
+        log: WalConfig {
+            segment_bytes: config.limits.wal_segment_bytes,
+            ..WalConfig::default()
+        },
         host: Arc::new(RealHost),
         initial_cluster: config.initial_cluster.clone(),
         initial_cluster_token: config.initial_cluster_token.clone(),
@@ -123,7 +126,9 @@ pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> Repl
         snapshot_entries: config.snapshot_entries,
         snapshot_bytes: config.snapshot_bytes,
         snapshot_bytes_per_second: config.snapshot_bytes_per_second,
-        max_batch_bytes: BATCH_BYTES.max(config.limits.max_request_bytes),
+        max_batch_bytes: BATCH_BYTES
+            .max(config.limits.max_request_bytes)
+            .min(config.limits.wal_segment_bytes as usize / 2),
         request_timeout: config.request_timeout,
     }
 }

@@ -131,7 +131,7 @@ async fn write(writer: usize, endpoint: String, ledger: Arc<Ledger>, stop: Arc<A
         while !stop.load(Ordering::SeqCst) {
             number += 1;
             let key = format!("p/{writer}/{number:08}");
-            match client.put(key.clone(), format!("{number:0200}"), None).await {
+            match client.put(key.clone(), format!("{number:01200}"), None).await {
                 Ok(put) => ledger.acknowledge(key, put.header().expect("a put has a header").revision()),
                 // Perhaps written, perhaps not; nobody is told that it was.
                 Err(_) => {
