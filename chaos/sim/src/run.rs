@@ -92,6 +92,7 @@ fn plan(world: &mut World, seed: u64) -> Plan {
         watchers: rng.random_range(2..6),
         tenants: rng.random_range(1..3),
         compactions: rng.random_bool(0.8),
+        eager_progress: true,
         pause: Duration::from_millis(rng.random_range(20..120)),
         timeout: Duration::from_secs(5),
     }

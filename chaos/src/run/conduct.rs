@@ -106,6 +106,7 @@ fn plan(site: &mut Site, settings: &Settings) -> Plan {
         watchers: when(Traffic::Watch, watchers),
         tenants: when(Traffic::Lease, tenants),
         compactions: does(Traffic::Compact),
+        eager_progress: settings.program == Program::Barque,
         pause: Duration::from_millis(dice.random_range(40..120)),
         timeout: Duration::from_secs(4),
     }

@@ -46,6 +46,8 @@ pub struct Plan {
     /// Clients that hold leases.
     pub tenants: u32,
     pub compactions: bool,
+    /// Watches ask how far they are as soon as they are created. Older releases of etcd answer too early then.
+    pub eager_progress: bool,
     /// Between two calls of a client, at most.
     pub pause: Duration,
     /// A call without an answer after this is given up.

@@ -84,6 +84,12 @@ impl Wanted {
     }
 }
 
+fn ask_progress() -> WatchRequest {
+    WatchRequest {
+        request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
+    }
+}
+
 /// How far the watch is.
 #[derive(Clone, Copy, Default)]
 struct Place {
@@ -114,6 +120,9 @@ pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder) {
         let mut client = WatchClient::new(channel).max_decoding_message_size(64 << 20);
         let (requests, stream) = mpsc::channel(4);
         drop(requests.try_send(wanted.create(place.next())));
+        if plan.eager_progress && choice.rng.random_bool(0.5) {
+            drop(requests.try_send(ask_progress()));
+        }
         let opened = timeout(plan.timeout, client.watch(ReceiverStream::new(stream))).await;
         if let Ok(Ok(answers)) = opened {
             let watch = recorder.watch(record);
@@ -152,11 +161,7 @@ impl Session<'_> {
                 }
                 Ok(Ok(None) | Err(_)) => return,
                 Err(_) => {
-                    let ask = RequestUnion::ProgressRequest(WatchProgressRequest {});
-                    let ask = WatchRequest {
-                        request_union: Some(ask),
-                    };
-                    drop(self.requests.try_send(ask));
+                    drop(self.requests.try_send(ask_progress()));
                 }
             }
         }

@@ -17,7 +17,7 @@ use super::{
     interest::Interest,
     ring::CopyLimit,
 };
-use crate::{KeyRange, Revision, StoreError, planted};
+use crate::{KeyRange, Revision, StoreError};
 
 /// How many revisions one look at the ring takes at most.
 pub(super) const REVISIONS_PER_COPY: usize = 1024;
@@ -199,9 +199,6 @@ impl Subscriber {
     /// The revision up to which every watcher of this stream has been given everything, if none lags and none
     /// starts later: what a progress notification may claim once all that was drained before has been sent.
     pub fn synced_revision(&mut self) -> Option<Revision> {
-        if planted("progress-before-events") {
-            return Some(self.shared.lock().head.revision);
-        }
         if !self.slow.is_empty() || !self.compacted.is_empty() {
             return None;
         }

@@ -25,7 +25,7 @@ use super::{
     registry::{NO_WATCH, Registry},
 };
 use crate::{
-    Error, Method,
+    Error, Method, planted,
     server::{Shared, at_length},
 };
 
@@ -145,6 +145,10 @@ where
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => self.create(request),
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) if planted("progress-before-events") => {
+                let frame = Frame::new(self.shared.current_header(), NO_WATCH);
+                self.outbox.push_back(frame);
+            }
             // Not at once: what the hub has for this stream goes first.
             Some(RequestUnion::ProgressRequest(_)) => self.progress_requested = true,
             None => tracing::debug!("a watch request that is none was ignored"),
