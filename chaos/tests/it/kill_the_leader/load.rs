@@ -142,7 +142,7 @@ impl Rotation {
     async fn client(&mut self) -> anyhow::Result<Client> {
         if self.client.is_none() {
             let access = &self.members[self.at % self.members.len()];
-            self.client = Some(access.connect(TIME_LIMIT).await?);
+            self.client = Some(timeout(TIME_LIMIT, access.connect(TIME_LIMIT)).await??);
         }
         Ok(self.client.clone().expect("just connected"))
     }
@@ -151,6 +151,12 @@ impl Rotation {
         self.at += 1;
         self.client = None;
     }
+}
+
+/// The client's own limit begins once there is a connection, and a TLS handshake with a member that was stopped never
+/// ends.
+async fn answered<T>(call: impl Future<Output = Result<T, etcd_client::Error>>) -> Option<T> {
+    timeout(TIME_LIMIT, call).await.ok()?.ok()
 }
 
 async fn write(writer: usize, members: Vec<Access>, shared: Arc<Shared>) -> Vec<(Acknowledged, Instant)> {
@@ -171,8 +177,8 @@ async fn write(writer: usize, members: Vec<Access>, shared: Arc<Shared>) -> Vec<
         number += 1;
         let key = format!("{PREFIX}{writer}/{}", number % 16);
         let floor = shared.floor.load(Ordering::SeqCst);
-        match client.put(key.clone(), number.to_string(), None).await {
-            Ok(answer) => {
+        match answered(client.put(key.clone(), number.to_string(), None)).await {
+            Some(answer) => {
                 let revision = answer.header().expect("a header").revision();
                 assert!(
                     revision > floor,
@@ -190,7 +196,7 @@ async fn write(writer: usize, members: Vec<Access>, shared: Arc<Shared>) -> Vec<
                     now,
                 ));
             }
-            Err(_) => {
+            None => {
                 shared.unknown.fetch_add(1, Ordering::Relaxed);
                 rotation.next();
             }
@@ -213,8 +219,8 @@ async fn read(reader: usize, members: Vec<Access>, shared: Arc<Shared>) {
             continue;
         };
         let floor = shared.floor.load(Ordering::SeqCst);
-        match client.get(format!("{PREFIX}0/1"), None).await {
-            Ok(answer) => {
+        match answered(client.get(format!("{PREFIX}0/1"), None)).await {
+            Some(answer) => {
                 let revision = answer.header().expect("a header").revision();
                 assert!(revision >= floor, "a read at {revision} after {floor} was seen");
                 shared.floor.fetch_max(revision, Ordering::SeqCst);
@@ -222,7 +228,7 @@ async fn read(reader: usize, members: Vec<Access>, shared: Arc<Shared>) {
                 // The next one asks somebody else: agreement between members is what is read for.
                 rotation.next();
             }
-            Err(_) => rotation.next(),
+            None => rotation.next(),
         }
     }
 }

@@ -197,10 +197,13 @@ impl RaftService for PeerService {
     async fn confirm(&self, request: Request<pb::ConfirmRequest>) -> Reply<pb::ConfirmReply> {
         let term = request.into_inner().term;
         // A vote is in Raft's state before it is on disk, and on disk before the candidate hears of it.
-        let voted = self
-            .raft()?
-            .with_raft_state(|state| state.vote_ref().leader_id.term);
-        let confirmed = voted.await.map_err(stopped)? <= term;
+        let raft = self.raft()?.clone();
+        // A task of its own: who has its quorum without us hangs up, and Raft calls an answer to nobody an error.
+        let voted = tokio::spawn(async move {
+            raft.with_raft_state(|state| state.vote_ref().leader_id.term)
+                .await
+        });
+        let confirmed = voted.await.map_err(stopped)?.map_err(stopped)? <= term;
         Ok(self.reply(pb::ConfirmReply { confirmed }))
     }
 
