@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use barque_checks::history::FaultRecord;
-use barque_replica::MemberId;
+use barque_replica::{Member, MemberId};
 use rand::{Rng, seq::IndexedRandom};
 use tokio::time::sleep;
 
@@ -298,8 +298,13 @@ fn wall_clock(world: &mut World) -> Seen {
 }
 
 async fn wipe(world: &mut World) -> Seen {
+    // Two members lost at a time are more than three can bear.
+    let whole = world.all_serve().await.unwrap_or(false);
     let at = victim(world);
     let id = world.members[at].id;
+    if !whole {
+        return (vec![id], None);
+    }
     let Some(old) = world.members[at]
         .replica()
         .map(|replica| replica.status().member_id)
@@ -352,7 +357,24 @@ async fn replace(world: &mut World, at: usize, old: MemberId) -> bool {
             tracing::error!(%error, "a simulated member's directory cannot be removed");
         }
         start(world, at);
-        return true;
+        return votes(world, old, at).await;
+    }
+    false
+}
+
+/// Waits until the replacement is a voter: until then the cluster has one member less to lose.
+async fn votes(world: &mut World, old: MemberId, at: usize) -> bool {
+    let url = peer_url(world.members[at].id);
+    for _ in 0..600 {
+        pause(world, 90, 110).await;
+        let Some(leader) = world.leader().and_then(|leader| world.members[leader].replica()) else {
+            continue;
+        };
+        let votes =
+            |member: &Member| member.id != old && !member.is_learner && member.peer_urls.contains(&url);
+        if leader.members().iter().any(votes) {
+            return true;
+        }
     }
     false
 }

@@ -135,6 +135,8 @@ impl Load {
 struct Rotation {
     members: Vec<Access>,
     at: usize,
+    /// Half of them go round the other way, so that they do not all end up at one member, and wait there together.
+    step: usize,
     client: Option<Client>,
 }
 
@@ -148,7 +150,7 @@ impl Rotation {
     }
 
     fn next(&mut self) {
-        self.at += 1;
+        self.at += self.step;
         self.client = None;
     }
 }
@@ -163,6 +165,7 @@ async fn write(writer: usize, members: Vec<Access>, shared: Arc<Shared>) -> Vec<
     let mut rotation = Rotation {
         members,
         at: writer,
+        step: 1 + writer / 2 % 2,
         client: None,
     };
     let mut written = Vec::new();
@@ -210,6 +213,7 @@ async fn read(reader: usize, members: Vec<Access>, shared: Arc<Shared>) {
     let mut rotation = Rotation {
         members,
         at: reader,
+        step: 1,
         client: None,
     };
     while !shared.over.load(Ordering::Relaxed) {
