@@ -5,7 +5,6 @@
 
 mod compare;
 mod connect;
-mod http;
 mod kubernetes;
 mod latency;
 mod machine;

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use barque_chaos::cluster::{Cluster, Usage};
 
-use crate::http::Server;
+use barque_chaos::http::Server;
 
 const FSYNCS: &str = "etcd_disk_wal_fsync_duration_seconds_count";
 const LEADER_CHANGES: &str = "etcd_server_leader_changes_seen_total";

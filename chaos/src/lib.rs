@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod cutfs;
+pub mod http;
 pub mod lan;

@@ -195,7 +195,13 @@ impl Applier {
     /// Writes a flushed, self-contained copy of the whole state into `dir` (hard links where possible), and
     /// returns the position and membership read from that copy. `dir` must not exist; the one above it must.
     pub fn checkpoint(&mut self, dir: &Path) -> Result<Checkpoint, StoreError> {
+        if planted("snapshot-metadata-first") {
+            self.write_position(self.flushed)?;
+        }
         self.engine.checkpoint(dir)?;
+        if planted("snapshot-metadata-first") {
+            self.write_position(self.state.applied)?;
+        }
         let view = self.engine.open_checkpoint(dir)?;
         let state = State::load(&*view)?.unwrap_or_else(State::empty);
         // A copy is made of what is durable.
@@ -204,6 +210,18 @@ impl Applier {
             applied: state.applied,
             membership: state.membership,
         })
+    }
+
+    /// See `snapshot-metadata-first` among the planted bugs.
+    fn write_position(&self, applied: Option<LogPosition>) -> Result<(), StoreError> {
+        let state = State {
+            applied,
+            ..self.state.clone()
+        };
+        let (key, row) = state.row()?;
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, key, row);
+        self.engine.write(batch)
     }
 
     /// Replaces the whole state by the copy in `dir`, which was written by [`Self::checkpoint`] on another

@@ -24,18 +24,11 @@ mod store;
 mod test_support;
 pub mod watch;
 
+use barque_planted::on as planted;
+
 pub use applier::{Applier, Checkpoint, Entry, EntryBody};
 pub use error::{CommandError, ReadError, StoreError};
 pub use model::{IndexTerm, KeyRange, KeyValue, LeaseId, LogPosition, Revision};
 pub use reader::{RangeResult, Reader, RowTerms, ScanRow};
 pub use response::{DeleteRangeResponse, LeaseGrantResponse, Outcome, PutResponse, Response, TxnResponse};
 pub use store::{Head, Store, StoreConfig, StoreSizes};
-
-#[cfg(feature = "planted")]
-use barque_planted::on as planted;
-
-/// Whether a bug is planted here: never, but in the simulator's test of its checks.
-#[cfg(not(feature = "planted"))]
-const fn planted(_: &str) -> bool {
-    false
-}

@@ -30,16 +30,9 @@ mod txn;
 mod validate;
 mod watch;
 
+use barque_planted::on as planted;
+
 pub use config::EtcdConfig;
 pub use errors::Error;
 pub use metrics::{EtcdMetrics, Method};
 pub use server::{ETCD_CLUSTER_VERSION, ETCD_VERSION, EtcdServer};
-
-#[cfg(feature = "planted")]
-use barque_planted::on as planted;
-
-/// Whether a bug is planted here: never, but in the simulator's test of its checks.
-#[cfg(not(feature = "planted"))]
-const fn planted(_: &str) -> bool {
-    false
-}

@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use barque_chaos::cluster::Cluster;
+use barque_chaos::{
+    cluster::Cluster,
+    http::{Connection, Server},
+};
 use http::Method;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -17,11 +20,7 @@ use tokio::{
 };
 
 use super::objects::config_map;
-use crate::{
-    http::{Connection, Server},
-    latency::Latency,
-    server::Processes,
-};
+use crate::{latency::Latency, server::Processes};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const WATCHED: &str = "/api/v1/namespaces/default/configmaps/watched";

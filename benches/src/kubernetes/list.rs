@@ -3,13 +3,13 @@
 use std::{fmt, time::Instant};
 
 use anyhow::{Context, bail};
-use barque_chaos::cluster::Cluster;
+use barque_chaos::{cluster::Cluster, http::Server};
 use http::Method;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::objects::pod;
-use crate::{http::Server, latency::Latency, server::Processes};
+use crate::{latency::Latency, server::Processes};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const CREATORS: usize = 16;

@@ -5,10 +5,13 @@ mod list;
 mod objects;
 
 use anyhow::Context;
-use barque_chaos::cluster::{Cluster, Options};
+use barque_chaos::{
+    cluster::{Cluster, Options},
+    http::Server,
+};
 use serde::Serialize;
 
-use crate::{KubernetesArgs, http::Server, machine::Machine};
+use crate::{KubernetesArgs, machine::Machine};
 
 #[derive(Serialize)]
 struct Report<'a> {

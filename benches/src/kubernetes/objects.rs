@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// A pod of about 2.4 KB as stored: what a deployment's pod looks like once the defaults are in.
 pub fn pod(number: usize) -> Value {
-    let environment: Vec<Value> = (0..14)
+    let environment: Vec<Value> = (0..19)
         .map(|i| json!({"name": format!("SETTING_{i:02}"), "value": format!("a value of some length {number:06} {i:02}")}))
         .collect();
     json!({

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    history::{History, KubernetesRecord, KubernetesType, Revision},
+    history::{History, KubernetesRecord, KubernetesType, KubernetesWrite, Revision},
     verdict::{Check, Findings, Violation},
 };
 
 pub fn check(history: &History) -> Check {
     let mut findings = Findings::new("kubernetes watches");
-    findings.count(history.kubernetes.len());
+    findings.count(history.kubernetes.len() + history.kubernetes_writes.len());
+    check_writes(history, &mut findings);
     let mut watchers: BTreeMap<(&str, u32), Watcher<'_>> = BTreeMap::new();
     for record in &history.kubernetes {
         let watcher = watchers.entry((&record.selection, record.watcher)).or_default();
@@ -19,9 +20,27 @@ pub fn check(history: &History) -> Check {
     }
     let watchers: Vec<Named<'_>> = watchers.into_iter().collect();
     for together in watchers.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
-        check_gaps(together, &mut findings);
+        let selection = together[0].0.0;
+        let writes = history.kubernetes_writes.iter();
+        let writes: Vec<_> = writes.filter(|write| write.selection == selection).collect();
+        check_gaps(together, &writes, &mut findings);
     }
     findings.done()
+}
+
+/// Two changes never make the same resourceVersion.
+fn check_writes(history: &History, findings: &mut Findings) {
+    let mut by_version: BTreeMap<Revision, &KubernetesWrite> = BTreeMap::new();
+    for write in &history.kubernetes_writes {
+        let first = *by_version.entry(write.resource_version).or_insert(write);
+        if first != write {
+            let text = format!(
+                "changes of {} by writer {} and of {} by writer {} were acknowledged with the same resourceVersion",
+                first.name, first.writer, write.name, write.writer
+            );
+            findings.add(Violation::new(text).at(write.resource_version));
+        }
+    }
 }
 
 fn said(record: &KubernetesRecord, text: impl std::fmt::Display) -> Violation {
@@ -124,9 +143,15 @@ impl<'h> Watcher<'h> {
     }
 }
 
-/// Whatever one watcher was told, every other of the same selection was told that looked at the time.
-fn check_gaps(watchers: &[Named<'_>], findings: &mut Findings) {
+/// Whatever one watcher was told, or was acknowledged to a writer, every watcher of the same selection was told that
+/// looked at the time.
+fn check_gaps(watchers: &[Named<'_>], writes: &[&KubernetesWrite], findings: &mut Findings) {
     let mut all: BTreeMap<Revision, BTreeSet<Told<'_>>> = BTreeMap::new();
+    for write in writes {
+        all.entry(write.resource_version)
+            .or_default()
+            .insert(Told::of(&write.name, &write.uid, write.kind));
+    }
     let stretches = watchers.iter().flat_map(|(_, watcher)| &watcher.stretches);
     for event in stretches.flat_map(|stretch| &stretch.events) {
         all.entry(event.resource_version)
@@ -171,10 +196,14 @@ struct Told<'h> {
 
 impl<'h> Told<'h> {
     fn new(record: &'h KubernetesRecord) -> Told<'h> {
+        Told::of(&record.name, &record.uid, record.kind)
+    }
+
+    fn of(name: &'h str, uid: &'h str, kind: KubernetesType) -> Told<'h> {
         Told {
-            name: &record.name,
-            uid: &record.uid,
-            kind: match record.kind {
+            name,
+            uid,
+            kind: match kind {
                 KubernetesType::Added => "added",
                 KubernetesType::Modified => "modified",
                 KubernetesType::Deleted => "deleted",

@@ -11,6 +11,7 @@ pub mod kubernetes;
 pub mod leases;
 pub mod linearizability;
 pub mod members;
+pub mod membership;
 pub mod minimal;
 mod model;
 pub mod report;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     availability, counts,
     history::{History, Revision},
-    kubernetes, leases, linearizability, members,
+    kubernetes, leases, linearizability, members, membership,
     model::Evidence,
     watches,
 };
@@ -68,6 +68,8 @@ pub fn check_all(history: &History) -> Vec<Check> {
         leases::check_with(&evidence),
         members::check(history),
         members::check_leaders(history),
+        membership::check_changes(history),
+        membership::check_wiped(history),
         kubernetes::check(history),
         availability::check(history),
         counts::check(history),

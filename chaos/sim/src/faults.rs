@@ -1,13 +1,14 @@
-//! What goes wrong in a run: faults drawn from the seed, done, undone, and noted with what was seen of them.
+//! What goes wrong in a run: faults drawn from the seed, done, and noted with what was seen of them.
+//!
+//! Some last for a while, and others happen meanwhile: see [`crate::lasting`].
 
 use std::time::Duration;
 
 use barque_checks::history::FaultRecord;
-use barque_replica::{Member, MemberId};
 use rand::{Rng, seq::IndexedRandom};
 use tokio::time::sleep;
 
-use crate::{interpose, interpose::now_us, member::peer_url, network::HostId, world::World};
+use crate::{interpose, interpose::now_us, lasting, network::HostId, operator, world::World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -22,17 +23,21 @@ pub enum Kind {
     Delay,
     Loss,
     Reset,
+    /// One end of a connection has lost it; the other still gets what was under way, late.
+    HalfCut,
     SlowDisk,
     FailingSync,
     FullDisk,
     Frozen,
     Transfer,
     WallClock,
+    /// Two operators change the membership at the same time.
+    Members,
     /// The data of a member is lost; it must not come back as it was, and is replaced.
     Wipe,
 }
 
-pub const ALL: [Kind; 16] = [
+pub const ALL: [Kind; 18] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::PowerCutAll,
@@ -42,12 +47,14 @@ pub const ALL: [Kind; 16] = [
     Kind::Delay,
     Kind::Loss,
     Kind::Reset,
+    Kind::HalfCut,
     Kind::SlowDisk,
     Kind::FailingSync,
     Kind::FullDisk,
     Kind::Frozen,
     Kind::Transfer,
     Kind::WallClock,
+    Kind::Members,
     Kind::Wipe,
 ];
 
@@ -63,19 +70,32 @@ impl Kind {
             Kind::Delay => "delay",
             Kind::Loss => "packet loss",
             Kind::Reset => "connection reset",
+            Kind::HalfCut => "connection cut in half",
             Kind::SlowDisk => "slow disk",
             Kind::FailingSync => "failing sync",
             Kind::FullDisk => "full disk",
             Kind::Frozen => "frozen member",
             Kind::Transfer => "leadership transfer",
             Kind::WallClock => "wall clock jump",
+            Kind::Members => "membership change",
             Kind::Wipe => "wiped and replaced",
         }
     }
+
+    /// It is begun and ended, and others may happen in between.
+    pub fn lasts(self) -> bool {
+        matches!(
+            self,
+            Kind::Partition | Kind::OneWay | Kind::Delay | Kind::Loss | Kind::SlowDisk | Kind::Frozen
+        )
+    }
 }
 
+/// Whom it concerned, and what was seen of it.
+pub type Seen = (Vec<HostId>, Option<String>);
+
 /// A member, the leader as often as all others together.
-fn victim(world: &mut World) -> usize {
+pub fn victim(world: &mut World) -> usize {
     let any = world.rng.random_range(0..world.members.len());
     match world.rng.random_bool(0.5) {
         true => world.leader().unwrap_or(any),
@@ -83,9 +103,24 @@ fn victim(world: &mut World) -> usize {
     }
 }
 
-/// Does one fault and undoes it again.
+pub async fn pause(world: &mut World, least_ms: u64, most_ms: u64) {
+    sleep(Duration::from_millis(world.rng.random_range(least_ms..most_ms))).await;
+}
+
+pub fn start(world: &mut World, at: usize) {
+    if let Err(error) = world.members[at].start() {
+        tracing::error!(%error, "a simulated member cannot be started");
+    }
+}
+
+/// Does one fault; one that lasts is undone again, with nothing happening meanwhile.
 pub async fn inflict(world: &mut World, kind: Kind) -> FaultRecord {
     let from = now_us();
+    if kind.lasts() {
+        let lasting = lasting::begin(world, kind);
+        pause(world, 200, 7000).await;
+        return lasting.end(world);
+    }
     let (members, observed) = act(world, kind).await;
     FaultRecord {
         kind: kind.name().into(),
@@ -96,32 +131,19 @@ pub async fn inflict(world: &mut World, kind: Kind) -> FaultRecord {
     }
 }
 
-type Seen = (Vec<HostId>, Option<String>);
-
 async fn act(world: &mut World, kind: Kind) -> Seen {
     match kind {
-        Kind::Kill | Kind::PowerCut => crash(world, kind == Kind::PowerCut).await,
+        Kind::PowerCut => crash(world, true).await,
         Kind::PowerCutAll => crash_all(world).await,
         Kind::Restart => restart(world).await,
-        Kind::Partition | Kind::OneWay => partition(world, kind == Kind::OneWay).await,
-        Kind::Delay | Kind::Loss => degrade(world, kind == Kind::Loss).await,
         Kind::Reset => reset(world),
-        Kind::SlowDisk => slow_disk(world).await,
+        Kind::HalfCut => cut_in_half(world).await,
         Kind::FailingSync | Kind::FullDisk => broken_disk(world, kind == Kind::FullDisk).await,
-        Kind::Frozen => freeze(world).await,
-        Kind::Transfer => transfer(world).await,
+        Kind::Transfer => operator::transfer(world).await,
         Kind::WallClock => wall_clock(world),
-        Kind::Wipe => wipe(world).await,
-    }
-}
-
-async fn pause(world: &mut World, least_ms: u64, most_ms: u64) {
-    sleep(Duration::from_millis(world.rng.random_range(least_ms..most_ms))).await;
-}
-
-fn start(world: &mut World, at: usize) {
-    if let Err(error) = world.members[at].start() {
-        tracing::error!(%error, "a simulated member's directory cannot be made");
+        Kind::Members => operator::change_members(world).await,
+        Kind::Wipe => operator::wipe(world).await,
+        _ => crash(world, false).await,
     }
 }
 
@@ -163,57 +185,6 @@ async fn restart(world: &mut World) -> Seen {
     (vec![id], served.then(|| "it served until then".into()))
 }
 
-async fn partition(world: &mut World, one_way: bool) -> Seen {
-    let at = victim(world);
-    let mut cut = vec![world.members[at].id];
-    if world.members.len() > 3 && world.rng.random_bool(0.5) {
-        let other = (at + 1) % world.members.len();
-        cut.push(world.members[other].id);
-    }
-    let outward = world.rng.random_bool(0.5);
-    for a in &cut {
-        for b in world.ids().iter().filter(|b| !cut.contains(b)) {
-            let (out, back) = (!one_way || outward, !one_way || !outward);
-            world.network.set(*a, *b, |link| link.blocked = out);
-            world.network.set(*b, *a, |link| link.blocked = back);
-        }
-    }
-    let before = world.leader();
-    pause(world, 200, 8000).await;
-    let after = world.leader();
-    world.network.heal();
-    let seen = match before == after {
-        true => "links blocked, the same leader".to_owned(),
-        false => "links blocked, another leader".to_owned(),
-    };
-    (cut, Some(seen))
-}
-
-async fn degrade(world: &mut World, loss: bool) -> Seen {
-    let ids = world.ids();
-    let lost_before = world.network.counts().1;
-    for a in &ids {
-        for b in &ids {
-            let (least, most) = (
-                world.rng.random_range(0..20_000),
-                world.rng.random_range(0..150_000),
-            );
-            let lost = world.rng.random_range(0..200);
-            world.network.set(*a, *b, |link| match loss {
-                true => link.lost = lost,
-                false => (link.least_us, link.most_us) = (least, least + most),
-            });
-        }
-    }
-    pause(world, 500, 6000).await;
-    world.network.heal();
-    let lost = world.network.counts().1 - lost_before;
-    match loss {
-        true => (ids, (lost > 0).then(|| format!("{lost} packets lost"))),
-        false => (ids, Some("latencies up to 170 ms".into())),
-    }
-}
-
 fn reset(world: &mut World) -> Seen {
     let at = victim(world);
     let id = world.members[at].id;
@@ -221,15 +192,27 @@ fn reset(world: &mut World) -> Seen {
     (vec![id], (broken > 0).then(|| format!("{broken} streams broken")))
 }
 
-async fn slow_disk(world: &mut World) -> Seen {
+/// Slow first, so that much is under way; what is sent afterwards overtakes it.
+async fn cut_in_half(world: &mut World) -> Seen {
     let at = victim(world);
-    let most = world.rng.random_range(20_000..600_000);
-    world.members[at].disk.set_pace(most / 4, most);
-    pause(world, 500, 6000).await;
-    world.members[at].disk.set_pace(100, 3_000);
+    let id = world.members[at].id;
+    let others: Vec<HostId> = world.ids().into_iter().filter(|other| *other != id).collect();
+    let before: Vec<_> = others.iter().map(|to| world.network.link(id, *to)).collect();
+    for to in &others {
+        let least = world.rng.random_range(50_000..300_000);
+        world.network.set(id, *to, |link| {
+            (link.least_us, link.most_us) = (least, least + 100_000);
+        });
+    }
+    pause(world, 200, 700).await;
+    let late = Duration::from_millis(world.rng.random_range(0..2000));
+    let under_way = world.network.cut_in_half(id, |to| others.contains(&to), late);
+    for (to, before) in others.iter().zip(before) {
+        world.network.set(id, *to, |link| *link = before);
+    }
     (
-        vec![world.members[at].id],
-        Some(format!("syncs of up to {most} µs")),
+        vec![id],
+        (under_way > 0).then(|| format!("{under_way} writes came {late:?} late")),
     )
 }
 
@@ -259,122 +242,19 @@ async fn broken_disk(world: &mut World, full: bool) -> Seen {
     (vec![world.members[at].id], failed)
 }
 
-/// Neither disk nor network moves: as after SIGSTOP.
-async fn freeze(world: &mut World) -> Seen {
-    let at = victim(world);
-    let id = world.members[at].id;
-    let others: Vec<HostId> = world.ids().into_iter().filter(|other| *other != id).collect();
-    for other in &others {
-        world.network.set(id, *other, |link| link.blocked = true);
-        world.network.set(*other, id, |link| link.blocked = true);
-    }
-    world.members[at].disk.set_pace(2_000_000, 4_000_000);
-    pause(world, 500, 5000).await;
-    world.members[at].disk.set_pace(100, 3_000);
-    world.network.heal();
-    (vec![id], Some("neither disk nor network moved".into()))
-}
-
-async fn transfer(world: &mut World) -> Seen {
-    let Some(at) = world.leader() else {
-        return (Vec::new(), None);
-    };
-    let Some(replica) = world.members[at].replica() else {
-        return (Vec::new(), None);
-    };
-    let moved = replica.transfer_leadership(None).await;
-    (
-        vec![world.members[at].id],
-        moved.ok().map(|()| "another leads".into()),
-    )
-}
-
+/// Of one member, or of all by the same, as a time server gone wrong would do it.
 fn wall_clock(world: &mut World) -> Seen {
     let by_s: i64 = *[-86_400i64, -60, -1, 1, 60, 86_400]
         .choose(&mut world.rng)
         .unwrap_or(&1);
-    interpose::jump_wall_clock(by_s * 1_000_000_000);
-    (world.ids(), Some(format!("by {by_s} s")))
-}
-
-async fn wipe(world: &mut World) -> Seen {
-    // Two members lost at a time are more than three can bear.
-    let whole = world.all_serve().await.unwrap_or(false);
     let at = victim(world);
-    let id = world.members[at].id;
-    if !whole {
-        return (vec![id], None);
-    }
-    let Some(old) = world.members[at]
-        .replica()
-        .map(|replica| replica.status().member_id)
-    else {
-        return (vec![id], None);
-    };
-    let seed = world.rng.random();
-    world.members[at].crash(true);
-    if let Err(error) = world.members[at].wipe(seed) {
-        tracing::error!(%error, "a simulated member's directory cannot be removed");
-    }
-    start(world, at);
-    pause(world, 3000, 8000).await;
-    // It may still be asking those that are down; serve it must not.
-    let came_back = world.members[at].serves();
-    world.members[at].crash(true);
-    let replaced = replace(world, at, old).await;
-    let seen = match came_back {
-        true => "it came back as if nothing had been lost",
-        false => "it did not come back",
-    };
-    (vec![id], replaced.then(|| seen.to_owned()))
-}
-
-/// As an operator would: remove it, add it, start it anew; again and again while there is no leader to do it.
-async fn replace(world: &mut World, at: usize, old: MemberId) -> bool {
-    let seed = world.rng.random();
-    for _ in 0..30 {
-        pause(world, 200, 1000).await;
-        let Some(leader) = world.leader().and_then(|leader| world.members[leader].replica()) else {
-            continue;
-        };
-        let url = peer_url(world.members[at].id);
-        let listed = leader.members();
-        if listed.iter().any(|member| member.id == old)
-            && let Err(error) = leader.remove_member(old).await
-        {
-            tracing::info!(%error, "a wiped member could not be removed yet");
-            continue;
-        }
-        let added = leader
-            .members()
-            .iter()
-            .any(|member| member.id != old && member.peer_urls.contains(&url));
-        if !added && let Err(error) = leader.add_voter(vec![url]).await {
-            tracing::info!(%error, "a replacement could not be added yet");
-            continue;
-        }
-        if let Err(error) = world.members[at].replace(seed) {
-            tracing::error!(%error, "a simulated member's directory cannot be removed");
-        }
-        start(world, at);
-        return votes(world, old, at).await;
-    }
-    false
-}
-
-/// Waits until the replacement is a voter: until then the cluster has one member less to lose.
-async fn votes(world: &mut World, old: MemberId, at: usize) -> bool {
-    let url = peer_url(world.members[at].id);
-    for _ in 0..600 {
-        pause(world, 90, 110).await;
-        let Some(leader) = world.leader().and_then(|leader| world.members[leader].replica()) else {
-            continue;
-        };
-        let votes =
-            |member: &Member| member.id != old && !member.is_learner && member.peer_urls.contains(&url);
-        if leader.members().iter().any(votes) {
-            return true;
+    let all = world.rng.random_bool(0.3);
+    let mut concerned = Vec::new();
+    for (number, member) in world.members.iter().enumerate() {
+        if all || number == at {
+            interpose::jump_wall_clock(member.slot(), by_s * 1_000_000_000);
+            concerned.push(member.id);
         }
     }
-    false
+    (concerned, Some(format!("by {by_s} s")))
 }

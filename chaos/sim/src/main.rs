@@ -5,8 +5,11 @@ mod host;
 #[cfg(feature = "planted")]
 mod hunt;
 mod interpose;
+mod lasting;
 mod member;
 mod network;
+mod operator;
+mod process;
 mod run;
 mod sweep;
 mod world;

@@ -1,21 +1,17 @@
 //! A simulated member: its disks and directories, and the life that runs on them, if any.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use barque_etcd::{EtcdConfig, EtcdServer};
 use barque_replica::{MemberConfig, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 
 use crate::{
     host::{CLIENT_PORT, Disk, PEER_PORT, SimHost, name},
     network::{HostId, Network},
+    process::{Processes, Slot},
 };
 
 /// What all members are started with.
@@ -28,27 +24,36 @@ pub struct Settings {
 
 pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
 
+/// How long an operator waits for what was asked for; a member that does not stop in order is killed then.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// Where members live.
+#[derive(Clone)]
+pub struct Premises {
+    pub network: Network,
+    pub processes: Processes,
+    /// A directory for all of them.
+    pub root: PathBuf,
+}
+
 pub struct Member {
     pub id: HostId,
     pub disk: Arc<Disk>,
-    network: Network,
-    root: PathBuf,
+    premises: Premises,
     settings: Settings,
     /// `--initial-cluster`, and whether it is a new one.
     cluster: Vec<HostId>,
     new_cluster: bool,
-    /// Each life has a directory of its own.
-    lives: u32,
     running: Arc<Mutex<Option<Running>>>,
     /// Ends when the life stops by itself.
-    starting: Option<JoinHandle<()>>,
+    life: Option<JoinHandle<()>>,
 }
 
 /// A life that has come as far as serving peers.
 struct Running {
     replica: Replica,
     etcd: EtcdServer,
-    serving: Option<JoinHandle<()>>,
+    serves: bool,
 }
 
 pub fn peer_url(id: HostId) -> String {
@@ -56,32 +61,34 @@ pub fn peer_url(id: HostId) -> String {
 }
 
 impl Member {
+    /// One of a new cluster.
     pub fn new(
         id: HostId,
         seed: u64,
-        network: Network,
-        root: &Path,
+        premises: Premises,
         settings: Settings,
         cluster: Vec<HostId>,
-        new_cluster: bool,
     ) -> Member {
         Member {
             id,
             disk: Arc::new(Disk::new(seed)),
-            network,
-            root: root.to_owned(),
+            premises,
             settings,
             cluster,
-            new_cluster,
-            lives: 0,
+            new_cluster: true,
             running: Arc::default(),
-            starting: None,
+            life: None,
         }
+    }
+
+    /// The process of its lives, and its clock.
+    pub fn slot(&self) -> Slot {
+        self.id as Slot + 1
     }
 
     /// It stopped by itself, as it must when its disk fails: whoever watches over the process starts it again.
     pub fn has_stopped(&self) -> bool {
-        self.starting.as_ref().is_some_and(JoinHandle::is_finished)
+        self.life.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     pub fn replica(&self) -> Option<Replica> {
@@ -93,38 +100,22 @@ impl Member {
 
     /// Whether clients are served.
     pub fn serves(&self) -> bool {
-        self.running
-            .lock()
-            .as_ref()
-            .is_some_and(|running| running.serving.is_some())
+        self.running.lock().as_ref().is_some_and(|running| running.serves)
     }
 
-    fn dir(&self, life: u32) -> PathBuf {
-        self.root.join(format!("{}-{life}", name(self.id)))
+    /// Has the member's process do something, as an operator would; `None`: it does not run, was killed meanwhile, or
+    /// took too long.
+    pub async fn ask<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        request: impl FnOnce(Replica) -> F,
+    ) -> Option<T> {
+        let (replica, process) = (self.replica()?, self.premises.processes.handle(self.slot())?);
+        let asked = process.spawn(request(replica));
+        timeout(PATIENCE, asked).await.ok()?.ok()
     }
 
-    /// A life's directory of its own, with what the one before made durable: the one before may not be quite dead.
-    fn prepare_dir(&mut self) -> io::Result<PathBuf> {
-        let before = self.dir(self.lives).join("member");
-        self.lives += 1;
-        let dir = self.dir(self.lives);
-        fs::create_dir_all(dir.join("member"))?;
-        if before.is_dir() {
-            let mut files: Vec<PathBuf> = fs::read_dir(before)?
-                .map(|entry| entry.map(|entry| entry.path()))
-                .collect::<io::Result<_>>()?;
-            files.sort();
-            for file in files
-                .iter()
-                .filter(|file| file.extension().is_some_and(|ext| ext == "json"))
-            {
-                fs::copy(
-                    file,
-                    dir.join("member").join(file.file_name().unwrap_or_default()),
-                )?;
-            }
-        }
-        Ok(dir)
+    fn dir(&self) -> PathBuf {
+        self.premises.root.join(name(self.id))
     }
 
     fn config(&self, dir: PathBuf) -> ReplicaConfig {
@@ -147,7 +138,7 @@ impl Member {
             },
             host: Arc::new(SimHost {
                 id: self.id,
-                network: self.network.clone(),
+                network: self.premises.network.clone(),
                 disk: self.disk.clone(),
             }),
             initial_cluster: self.cluster.iter().map(member).collect(),
@@ -169,50 +160,47 @@ impl Member {
     /// Begins a life: it serves clients once it has caught up.
     pub fn start(&mut self) -> io::Result<()> {
         self.disk.restore_power();
-        let dir = self.prepare_dir()?;
-        let config = self.config(dir);
-        let (running, network, id) = (self.running.clone(), self.network.clone(), self.id);
-        self.starting = Some(tokio::spawn(async move {
+        let dir = self.dir();
+        fs::create_dir_all(&dir)?;
+        let (config, running) = (self.config(dir), self.running.clone());
+        let (network, id) = (self.premises.network.clone(), self.id);
+        let life = self.premises.processes.start(self.slot(), async move {
             if let Err(error) = live(id, config, network, running).await {
-                tracing::warn!(member = id, error, "a member did not start");
+                tracing::warn!(member = id, error, "a member has stopped");
             }
-        }));
+        })?;
+        self.life = Some(life);
         Ok(())
     }
 
     /// Ends the life at this moment; `power`: what was not synced is forgotten.
     pub fn crash(&mut self, power: bool) {
-        self.network.crash(self.id);
+        self.premises.processes.kill(self.slot());
+        self.premises.network.crash(self.id, power);
         match power {
             true => self.disk.cut_power(),
             false => self.disk.halt(),
         }
-        if let Some(starting) = self.starting.take() {
-            starting.abort();
-        }
-        if let Some(running) = self.running.lock().take() {
-            if let Some(serving) = &running.serving {
-                serving.abort();
-            }
-            // Cut off from disks and network it can do nothing but end.
-            tokio::spawn(async move {
-                running.etcd.shutdown().await;
-                running.replica.shutdown().await;
-            });
-        }
+        self.life = None;
+        *self.running.lock() = None;
     }
 
-    /// As on SIGTERM.
+    /// As on SIGTERM; killed if it takes too long.
     pub async fn stop(&mut self) {
-        let running = self.running.lock().take();
-        if let Some(mut running) = running {
-            running.etcd.shutdown().await;
-            running.replica.shutdown().await;
-            if let Some(serving) = running.serving.take() {
-                serving.abort();
-            }
+        let etcd = self.running.lock().as_ref().map(|running| running.etcd.clone());
+        if let Some(etcd) = etcd {
+            self.ask(|replica| async move {
+                etcd.shutdown().await;
+                replica.shutdown().await;
+            })
+            .await;
         }
         self.crash(false);
+    }
+
+    /// As SIGSTOP and SIGCONT.
+    pub fn freeze(&self, frozen: bool) {
+        self.premises.processes.freeze(self.slot(), frozen);
     }
 
     /// An empty member in the place of one that was removed: it joins the cluster that there is.
@@ -224,8 +212,7 @@ impl Member {
     /// The data is gone, disks and all.
     pub fn wipe(&mut self, seed: u64) -> io::Result<()> {
         self.disk = Arc::new(Disk::new(seed));
-        let dir = self.dir(self.lives);
-        match fs::remove_dir_all(dir) {
+        match fs::remove_dir_all(self.dir()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -251,7 +238,7 @@ async fn live(
     *running.lock() = Some(Running {
         replica: replica.clone(),
         etcd: etcd.clone(),
-        serving: None,
+        serves: false,
     });
     replica.wait_ready().await;
     let mut listener = network.listen(id, CLIENT_PORT);
@@ -265,14 +252,13 @@ async fn live(
     });
     let incoming = tokio_stream::wrappers::ReceiverStream::new(rx);
     let server = tonic::transport::Server::builder().add_routes(etcd.routes());
-    let serving = tokio::spawn(async move {
+    tokio::spawn(async move {
         if let Err(error) = server.serve_with_incoming(incoming).await {
             tracing::warn!(member = id, %error, "serving clients failed");
         }
     });
     if let Some(running) = running.lock().as_mut() {
-        running.serving = Some(serving);
+        running.serves = true;
     }
-    let reason = replica.failed().await;
-    Err(format!("it stopped: {reason}"))
+    Err(format!("it stopped: {}", replica.failed().await))
 }

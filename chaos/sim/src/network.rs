@@ -2,7 +2,8 @@
 //!
 //! A connection is two pipes. What is written is delivered in order after the link's latency; a lost packet is a
 //! longer wait, as TCP makes of it. A blocked link delivers nothing until it is opened again. A reset loses what is
-//! on its way, at both ends.
+//! on its way, at both ends. A connection that is cut in half is dead for one end, while the other still reads what
+//! was on its way: after what the first end sends on a new connection, so that messages come twice and out of order.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -90,6 +91,11 @@ impl Network {
         state.wake_all();
     }
 
+    /// How the direction `from` → `to` is.
+    pub fn link(&self, from: HostId, to: HostId) -> Link {
+        self.state.lock().link(from, to)
+    }
+
     /// Every link is again as it was at the beginning.
     pub fn heal(&self) {
         let mut state = self.state.lock();
@@ -110,9 +116,29 @@ impl Network {
         broken
     }
 
-    /// The host is gone: its connections are reset and it listens no more.
-    pub fn crash(&self, host: HostId) {
-        self.reset(|from, to| from == host || to == host);
+    /// Cuts connections between `from` and others that `which` says in half: `from` has lost them, and what it sent
+    /// arrives later by `late`. How many chunks that was.
+    pub fn cut_in_half(&self, from: HostId, which: impl Fn(HostId) -> bool, late: Duration) -> usize {
+        let state = self.state.lock();
+        let mut under_way = 0;
+        for pipe in state.pipes.iter().filter_map(Weak::upgrade) {
+            if pipe.from == from && which(pipe.to) {
+                under_way += pipe.linger(late);
+            } else if pipe.to == from && which(pipe.from) {
+                pipe.lose_reader();
+            }
+        }
+        under_way
+    }
+
+    /// The host is gone and listens no more. The kernel of a process that ended still sends what it wrote; after a
+    /// power cut nobody does.
+    pub fn crash(&self, host: HostId, power: bool) {
+        if !power {
+            self.cut_in_half(host, |_| true, Duration::ZERO);
+        } else {
+            self.reset(|from, to| from == host || to == host);
+        }
         self.state.lock().listeners.retain(|(at, _), _| *at != host);
     }
 
@@ -148,7 +174,7 @@ impl Network {
     }
 
     fn blocked(&self, from: HostId, to: HostId) -> bool {
-        self.state.lock().link(from, to).blocked
+        self.link(from, to).blocked
     }
 }
 
@@ -202,6 +228,10 @@ struct Flow {
     last_arrival: u64,
     ended: bool,
     reset: bool,
+    /// The writer has lost the connection; the reader has not noticed yet.
+    lingers: bool,
+    /// The reader has lost the connection; the writer has not noticed yet, and what it writes is lost.
+    lost: bool,
     /// Nobody reads any more.
     unread: bool,
     reader: Option<Waker>,
@@ -235,6 +265,25 @@ impl Pipe {
         flow.under_way.clear();
         flow.wake();
         true
+    }
+
+    /// How many chunks still arrive.
+    fn linger(&self, late: Duration) -> usize {
+        let mut flow = self.flow.lock();
+        flow.lingers = true;
+        for (arrives, _) in &mut flow.under_way {
+            *arrives += late.as_micros() as u64;
+        }
+        flow.wake();
+        flow.under_way.len()
+    }
+
+    fn lose_reader(&self) {
+        let mut flow = self.flow.lock();
+        flow.lost = true;
+        flow.under_way.clear();
+        flow.bytes = 0;
+        flow.wake();
     }
 }
 
@@ -276,7 +325,7 @@ impl AsyncRead for End {
         loop {
             let pipe = self.read.clone();
             let mut flow = pipe.flow.lock();
-            if flow.reset {
+            if flow.reset || flow.lost || (flow.lingers && flow.under_way.is_empty()) {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             flow.reader = Some(cx.waker().clone());
@@ -317,8 +366,11 @@ impl AsyncWrite for End {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         {
             let mut flow = self.write.flow.lock();
-            if flow.reset || flow.unread || flow.ended {
+            if flow.reset || flow.unread || flow.ended || flow.lingers {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if flow.lost {
+                return Poll::Ready(Ok(buf.len()));
             }
             if flow.bytes >= WINDOW_BYTES {
                 flow.writer = Some(cx.waker().clone());
@@ -343,8 +395,11 @@ impl AsyncWrite for End {
 
 impl End {
     fn end(&self) {
-        let ended = std::mem::replace(&mut self.write.flow.lock().ended, true);
-        if !ended {
+        let nobody_sees = {
+            let mut flow = self.write.flow.lock();
+            std::mem::replace(&mut flow.ended, true) || flow.lingers || flow.lost
+        };
+        if !nobody_sees {
             self.send(Bytes::new());
         }
     }

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use barque_checks::history::{LeaderRecord, MemberState};
-use barque_traffic::Target;
+use barque_traffic::{Recorder, Target};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -13,9 +13,10 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{
     host::CLIENT_PORT,
-    interpose::now_us,
-    member::{Member, Settings},
+    interpose::{self, now_us},
+    member::{Member, Premises, Settings},
     network::{FIRST_CLIENT, HostId, Network},
+    process::{Processes, Slot},
 };
 
 pub struct World {
@@ -24,12 +25,25 @@ pub struct World {
     pub rng: StdRng,
     pub settings: Settings,
     pub leaders: Arc<Mutex<Vec<LeaderRecord>>>,
+    pub recorder: Recorder,
+    /// Members that were added and never started.
+    pub newcomers: HostId,
     _dir: TempDir,
+}
+
+/// Of a million, that a clock may gain or lose: ten times what quartz does.
+const DRIFT: i64 = 1000;
+
+/// A clock as machines have them: a little fast or slow, and set wrong.
+fn set_clock(slot: Slot, rng: &mut StdRng) {
+    interpose::set_clock_rate(slot, rng.random_range(-DRIFT..=DRIFT));
+    let wrong_by_ms: i64 = [1, 100, 10_000, 86_400_000][rng.random_range(0..4)];
+    interpose::jump_wall_clock(slot, rng.random_range(-wrong_by_ms..=wrong_by_ms) * 1_000_000);
 }
 
 impl World {
     /// Sizes are drawn small, so that logs are purged, segments rotated and snapshots sent all the time.
-    pub fn new(seed: u64) -> io::Result<World> {
+    pub fn new(seed: u64, processes: Processes) -> io::Result<World> {
         let mut rng = StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir()?;
         let network = Network::new(rng.random());
@@ -40,27 +54,26 @@ impl World {
         };
         let count = if rng.random_bool(0.85) { 3 } else { 5 };
         let cluster: Vec<HostId> = (0..count).collect();
-        let members = cluster
-            .iter()
-            .map(|id| {
-                let (network, settings) = (network.clone(), settings.clone());
-                Member::new(
-                    *id,
-                    rng.random(),
-                    network,
-                    dir.path(),
-                    settings,
-                    cluster.clone(),
-                    true,
-                )
-            })
-            .collect();
+        let premises = Premises {
+            network: network.clone(),
+            processes,
+            root: dir.path().to_owned(),
+        };
+        let member = |id: &HostId| {
+            let (premises, settings) = (premises.clone(), settings.clone());
+            let member = Member::new(*id, rng.random(), premises, settings, cluster.clone());
+            set_clock(member.slot(), &mut rng);
+            member
+        };
+        let members = cluster.iter().map(member).collect();
         Ok(World {
             members,
             network,
             rng,
             settings,
             leaders: Arc::default(),
+            recorder: Recorder::default(),
+            newcomers: 0,
             _dir: dir,
         })
     }

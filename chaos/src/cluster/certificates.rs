@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::barque_binary;
+use super::{Host, barque_binary};
 
 /// Files in PEM: what a client presents and whom it trusts.
 #[derive(Debug, Clone)]
@@ -23,15 +23,26 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Authorities, an administrator's certificates, and a set for every member, all for 127.0.0.1.
-    pub fn create(dir: &Path, members: usize) -> anyhow::Result<Pki> {
+    /// Authorities, an administrator's certificates, and a set for every member: for 127.0.0.1, and its own address
+    /// where it has one.
+    pub fn create(dir: &Path, members: usize, hosts: &[Host]) -> anyhow::Result<Pki> {
         let dir = dir.join("pki");
         let pki = Pki { dir };
         pki.run(&["init"])?;
         for number in 1..=members {
             let name = format!("m{number}");
-            let hosts = ["--host", "127.0.0.1", "--host", "localhost"];
-            pki.run(&[&["issue", "--master", &name], &hosts[..]].concat())?;
+            let mut arguments = vec![
+                "issue",
+                "--master",
+                &name,
+                "--host",
+                "127.0.0.1",
+                "--host",
+                "localhost",
+            ];
+            let address = hosts.get(number - 1).map(|host| host.address.to_string());
+            arguments.extend(address.iter().flat_map(|address| ["--host", address]));
+            pki.run(&arguments)?;
         }
         Ok(pki)
     }

@@ -16,20 +16,19 @@ pub fn barque_binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("BARQUE_BIN") {
         return Ok(PathBuf::from(path));
     }
-    let own = std::env::current_exe()?;
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("barque"))
-        .find(|path| path.is_file());
-    match found {
+    match beside_this_program("barque")? {
         Some(path) => Ok(path),
-        None => bail!(
-            "no `barque` beside {}: build it first, by `cargo build --release --bin barque`",
-            own.display()
-        ),
+        None => {
+            bail!("no `barque` beside this program: build it first, by `cargo build --release --bin barque`")
+        }
     }
+}
+
+/// Tests lie one directory deeper than what they test.
+pub(super) fn beside_this_program(name: &str) -> anyhow::Result<Option<PathBuf>> {
+    let own = std::env::current_exe()?;
+    let mut places = own.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+    Ok(places.find(|path| path.is_file()))
 }
 
 impl Cluster {
@@ -83,6 +82,9 @@ impl Cluster {
         }
         command.args(&self.options.extra_flags);
         command.envs(self.options.environment.iter().cloned());
+        if let Some(clocks) = &self.options.clocks {
+            clocks.give(&member.name, &mut command)?;
+        }
         Ok(command)
     }
 }

@@ -5,6 +5,7 @@
 //! processes are killed and waited for by their ids when it is dropped, and by the kernel when the test dies.
 
 mod certificates;
+mod clock;
 mod health;
 mod launch;
 mod ports;
@@ -26,6 +27,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 pub use certificates::{ClientCertificate, Pki};
+pub use clock::Clocks;
 pub use health::Access;
 pub use launch::barque_binary;
 pub use ports::Port;
@@ -53,8 +55,10 @@ pub struct Options {
     pub tls: bool,
     /// Set in the members' environment.
     pub environment: Vec<(String, String)>,
-    /// One for each member; none: all of them on loopback. Certificates are for loopback only.
+    /// One for each member; none: all of them on loopback.
     pub hosts: Vec<Host>,
+    /// Members with wall clocks of their own.
+    pub clocks: Option<Clocks>,
 }
 
 /// A network of a member's own.
@@ -124,7 +128,7 @@ impl Cluster {
         }
         let dir = tempfile::Builder::new().prefix("barque-cluster-").tempdir()?;
         let pki = (options.tls || options.api)
-            .then(|| Pki::create(dir.path(), members))
+            .then(|| Pki::create(dir.path(), members, &options.hosts))
             .transpose()?;
         let data_root = options.data_root.clone().unwrap_or_else(|| dir.path().to_owned());
         let members = (1..=members)
@@ -234,6 +238,20 @@ impl Cluster {
             .pid(index)
             .with_context(|| format!("{} is down", self.name(index)))?;
         Usage::of(pid)
+    }
+
+    /// How wrong the member's wall clock is from now on; for clusters with clocks of their own.
+    pub fn set_clock(&self, index: usize, wrong_by_s: i64) -> anyhow::Result<()> {
+        let clocks = self.options.clocks.as_ref();
+        let clocks = clocks.context("the cluster was started without clocks of its own")?;
+        clocks.set(self.name(index), wrong_by_s)
+    }
+
+    /// How often the member was told a wrong time so far.
+    pub fn wrong_times_told(&self, index: usize) -> anyhow::Result<i64> {
+        let clocks = self.options.clocks.as_ref();
+        let clocks = clocks.context("the cluster was started without clocks of its own")?;
+        clocks.told(self.name(index))
     }
 
     /// kill -9, and gone when this returns.

@@ -50,6 +50,8 @@ pub struct CutFsStats {
     pub slowed: u64,
     /// Writes for which there was no room.
     pub refused: u64,
+    /// Syncs that failed as ordered.
+    pub failed_fsyncs: u64,
 }
 
 /// Where a cut can be ordered. Paths are relative to the mount and start with a slash.
@@ -147,6 +149,11 @@ impl CutFs {
     /// The `count`-th fsync from now (1 is the next) fails with EIO, once.
     pub fn fail_fsync(&self, count: u64) {
         self.volume().faults.fail_fsync_in = Some(count);
+    }
+
+    /// No fsync fails that has not failed yet.
+    pub fn cancel_failure(&self) {
+        self.volume().faults.fail_fsync_in = None;
     }
 
     pub fn stats(&self) -> CutFsStats {

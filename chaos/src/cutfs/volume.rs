@@ -386,6 +386,7 @@ impl Volume {
             return Err(Errno::EIO);
         }
         let fails = countdown(&mut self.faults.fail_fsync_in);
+        self.stats.failed_fsyncs += u64::from(fails);
         effect(self, fails);
         if cut {
             self.cut();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context;
 use barque_chaos::{cluster::Kind as Program, lan::Lan};
-use barque_checks::history::History;
+use barque_checks::history::{History, KeySpan};
 use barque_traffic::{Collector, Plan, Recorder, tasks};
 use rand::{Rng, seq::SliceRandom};
 use tokio::{
@@ -16,6 +16,7 @@ use super::{
     flags::{Settings, Traffic},
     inflict::inflict,
     kind::Kind,
+    objects::Api,
     resources::Resources,
     site::Site,
     watching,
@@ -51,10 +52,10 @@ struct Clients {
 }
 
 impl Clients {
-    fn start(site: &mut Site, settings: &Settings) -> Clients {
+    fn start(site: &mut Site, settings: &Settings) -> anyhow::Result<Clients> {
         let (recorder, collector) = (Recorder::default(), Collector::default());
         let plan = plan(site, settings);
-        let target = site.target();
+        let target = site.target()?;
         let mut handles = Vec::new();
         for task in tasks(&target, &plan, &recorder, &collector) {
             handles.push(tokio::spawn(task).abort_handle());
@@ -68,12 +69,22 @@ impl Clients {
             );
             handles.push(tokio::spawn(asking).abort_handle());
         }
-        Clients {
+        if settings.traffic.contains(&Traffic::Kubernetes) {
+            let api = Api::of(
+                &site.cluster,
+                target.now_us.clone(),
+                recorder.clone(),
+                settings.seed,
+            )?;
+            let tasks = api.tasks().into_iter();
+            handles.extend(tasks.map(|task| tokio::spawn(task).abort_handle()));
+        }
+        Ok(Clients {
             recorder,
             collector,
             plan,
             tasks: handles,
-        }
+        })
     }
 
     /// No new calls; those under way get their answers.
@@ -116,7 +127,7 @@ fn plan(site: &mut Site, settings: &Settings) -> Plan {
 pub async fn conduct(settings: &Settings, lan: Option<Lan>) -> anyhow::Result<Ran> {
     let mut site = Site::start(settings, lan).await.context("starting the cluster")?;
     let before = Resources::of_all(&site.cluster)?;
-    let clients = Clients::start(&mut site, settings);
+    let clients = Clients::start(&mut site, settings)?;
     let mut broken = Vec::new();
     if let Err(error) = faults_and_recovery(&mut site, settings, &clients).await {
         broken.push(format!("{error:#}"));
@@ -128,6 +139,7 @@ pub async fn conduct(settings: &Settings, lan: Option<Lan>) -> anyhow::Result<Ra
         broken.push(format!("{error:#}"));
     }
     let mut history = clients.recorder.history(std::mem::take);
+    history.outlived_leases = broken.is_empty();
     describe(&mut history, &site, settings, &clients);
     drop(clients);
     sleep(SETTLE).await;
@@ -262,5 +274,9 @@ fn describe(history: &mut History, site: &Site, settings: &Settings, clients: &C
     history.requested_faults = settings.faults.iter().map(|kind| kind.name()).collect();
     history.committed = Some(clients.collector.committed());
     history.clock_tolerance_us = 50_000;
+    // The masters write keys of their own, and those of objects.
+    let has_objects = settings.traffic.contains(&Traffic::Kubernetes);
+    let prefix = &clients.plan.prefix;
+    history.scope = has_objects.then(|| KeySpan::new(prefix, format!("{prefix}\u{7f}")));
     history.aftermath_us = u64::try_from(AFTERMATH.as_micros()).ok();
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use barque_chaos::cluster;
 use clap::{Args, ValueEnum};
 
@@ -30,13 +30,8 @@ pub struct Flags {
     /// Kinds of fault, separated by commas, or `all` that this program and machine allow; network faults need root
     #[arg(long, default_value = "all", value_delimiter = ',')]
     faults: Vec<String>,
-    /// What clients do
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "kv,watch,lease,compact"
-    )]
+    /// What clients do; if not given, all that the program serves
+    #[arg(long, value_enum, value_delimiter = ',')]
     traffic: Vec<Traffic>,
     /// Where SEED.html, SEED.md and SEED.json are written
     #[arg(long, default_value = "chaos-report")]
@@ -57,6 +52,8 @@ pub enum Traffic {
     Watch,
     Lease,
     Compact,
+    /// Objects of the Kubernetes API; everything goes over TLS then
+    Kubernetes,
 }
 
 #[derive(Debug, Clone)]
@@ -82,21 +79,21 @@ impl Flags {
         let members = usize::from(self.members);
         let seed = self.seed.unwrap_or_else(|| rand::random::<u32>().into());
         let faults = faults(&self.faults, program, members)?;
-        ensure!(!self.traffic.is_empty(), "--traffic names nothing to do");
+        let traffic = traffic(&self.traffic, program)?;
         Ok(Settings {
             seed,
             duration: self.duration,
             every: self.every,
             members,
             program,
-            command: self.command(seed, &faults),
+            command: self.command(seed, &faults, &traffic),
             faults,
-            traffic: self.traffic.clone(),
+            traffic,
             report: self.report.clone(),
         })
     }
 
-    fn command(&self, seed: u64, faults: &[Kind]) -> String {
+    fn command(&self, seed: u64, faults: &[Kind], traffic: &[Traffic]) -> String {
         let faults: Vec<String> = faults.iter().map(|kind| kind.name()).collect();
         let mut words = vec![
             "barque chaos run".to_owned(),
@@ -105,12 +102,7 @@ impl Flags {
             format!("--faults {}", faults.join(",")),
             format!(
                 "--traffic {}",
-                self.traffic
-                    .iter()
-                    .copied()
-                    .map(name)
-                    .collect::<Vec<_>>()
-                    .join(",")
+                traffic.iter().copied().map(name).collect::<Vec<_>>().join(",")
             ),
         ];
         if !self.every.is_zero() {
@@ -123,6 +115,17 @@ impl Flags {
 fn name<T: ValueEnum>(value: T) -> String {
     let value = value.to_possible_value().expect("no value is hidden");
     value.get_name().to_owned()
+}
+
+fn traffic(asked: &[Traffic], program: cluster::Kind) -> anyhow::Result<Vec<Traffic>> {
+    let serves = |traffic: &Traffic| program == cluster::Kind::Barque || *traffic != Traffic::Kubernetes;
+    if asked.is_empty() {
+        return Ok(Traffic::value_variants().iter().copied().filter(serves).collect());
+    }
+    if let Some(other) = asked.iter().find(|traffic| !serves(traffic)) {
+        bail!("{program:?} does not serve {}", name(*other));
+    }
+    Ok(asked.to_vec())
 }
 
 /// `all` leaves out, and says so, what cannot be done here; a fault asked for by name is never left out.
@@ -183,6 +186,21 @@ fn why_not(kind: Kind, program: cluster::Kind, members: usize) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn traffic_that_the_program_serves() {
+        assert!(
+            traffic(&[], cluster::Kind::Barque)
+                .unwrap()
+                .contains(&Traffic::Kubernetes)
+        );
+        assert!(
+            !traffic(&[], cluster::Kind::Etcd)
+                .unwrap()
+                .contains(&Traffic::Kubernetes)
+        );
+        assert!(traffic(&[Traffic::Kubernetes], cluster::Kind::Etcd).is_err());
+    }
 
     #[test]
     fn faults_by_name() {

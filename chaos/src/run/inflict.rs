@@ -57,6 +57,8 @@ async fn act(site: &mut Site, kind: Kind) -> anyhow::Result<Seen> {
         Kind::PowerCutAll => power_cut_all(site).await,
         Kind::SlowDisk => slow_disk(site).await,
         Kind::FullDisk => full_disk(site).await,
+        Kind::FailingSync => failing_sync(site).await,
+        Kind::ClockJump => clock_jump(site).await,
         Kind::WipeAndReplace => replace::wipe_and_replace(site).await,
     }
 }
@@ -247,6 +249,43 @@ async fn slow_disk(site: &mut Site) -> anyhow::Result<Seen> {
     site.disk(index)?.slow(Duration::ZERO);
     let slowed = site.disk(index)?.stats().slowed - before;
     let seen = (slowed > 0).then(|| format!("{slowed} syncs took {delay:?} longer"));
+    Ok((vec![index], seen))
+}
+
+/// A member whose disk cannot sync stops, and tells nobody that anything was written.
+async fn failing_sync(site: &mut Site) -> anyhow::Result<Seen> {
+    let index = site.victim().await?;
+    let count = site.dice.random_range(1..5);
+    let before = site.disk(index)?.stats().failed_fsyncs;
+    site.disk(index)?.fail_fsync(count);
+    let status = site
+        .cluster
+        .exited(index, TO_LEAVE)
+        .await
+        .context("a member whose disk does not sync goes on")?;
+    ensure!(
+        !status.success(),
+        "a member whose disk does not sync left as if all were well"
+    );
+    let failed = site.disk(index)?.stats().failed_fsyncs - before;
+    site.pause(10, 1500).await;
+    site.restart(index)?;
+    let seen = (failed > 0).then(|| format!("{failed} syncs failed, the member stopped"));
+    Ok((vec![index], seen))
+}
+
+/// Forth past the end of any lease, and back no farther than the beginning of the members' certificates.
+const JUMPS_S: [i64; 5] = [-60, -10, 60, 3600, 86_400];
+
+async fn clock_jump(site: &mut Site) -> anyhow::Result<Seen> {
+    let index = site.victim().await?;
+    let jump = JUMPS_S[site.dice.random_range(0..JUMPS_S.len())];
+    let before = site.cluster.wrong_times_told(index)?;
+    site.cluster.set_clock(index, jump)?;
+    site.pause(1000, 5000).await;
+    site.cluster.set_clock(index, 0)?;
+    let told = site.cluster.wrong_times_told(index)? - before;
+    let seen = (told > 0).then(|| format!("wrong by {jump} s, which it was told {told} times"));
     Ok((vec![index], seen))
 }
 

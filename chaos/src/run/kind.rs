@@ -20,6 +20,8 @@ pub enum Kind {
     PowerCutAll,
     SlowDisk,
     FullDisk,
+    FailingSync,
+    ClockJump,
     WipeAndReplace,
 }
 
@@ -36,12 +38,13 @@ impl Kind {
     pub fn needs_disks(self) -> bool {
         matches!(
             self,
-            Kind::PowerCut | Kind::PowerCutAll | Kind::SlowDisk | Kind::FullDisk
+            Kind::PowerCut | Kind::PowerCutAll | Kind::SlowDisk | Kind::FullDisk | Kind::FailingSync
         )
     }
 
-    /// etcd maps its database into memory, which the file system that loses power does not offer.
+    /// etcd maps its database into memory, which the file system that loses power does not offer; and it asks the
+    /// kernel for the time, past the library that would tell it a wrong one.
     pub fn fits(self, program: cluster::Kind) -> bool {
-        program == cluster::Kind::Barque || !self.needs_disks()
+        program == cluster::Kind::Barque || !(self.needs_disks() || self == Kind::ClockJump)
     }
 }

@@ -6,6 +6,7 @@ mod flags;
 mod inflict;
 mod kind;
 mod known;
+mod objects;
 mod outcome;
 mod replace;
 mod resources;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context;
 use barque_chaos::{
-    cluster::{Cluster, Kind as Program, MemberState, Options},
+    cluster::{ClientCertificate, Clocks, Cluster, Kind as Program, MemberState, Options},
     cutfs::CutFs,
     lan::Lan,
 };
@@ -20,9 +20,12 @@ use barque_traffic::Target;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 use tokio::time::sleep;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use super::{flags::Settings, kind::Kind};
+use super::{
+    flags::{Settings, Traffic},
+    kind::Kind,
+};
 
 /// Fields are dropped in this order: the processes first, then what they stand on.
 pub struct Site {
@@ -52,10 +55,13 @@ impl Site {
         // Small logs are purged, and members that were away need snapshots.
         let kept = [100, 1000, 10_000][dice.random_range(0..3)];
         let flags = vec![format!("--snapshot-count={kept}")];
+        let jumps = settings.faults.contains(&Kind::ClockJump);
         let options = Options {
             extra_flags: flags.clone(),
             data_root: Some(data.path().to_owned()),
             hosts: lan.as_ref().map(Lan::hosts).unwrap_or_default(),
+            api: settings.traffic.contains(&Traffic::Kubernetes),
+            clocks: jumps.then(|| Clocks::new(data.path())).transpose()?,
             ..Options::default()
         };
         let cluster = Cluster::start(settings.program, settings.members, options).await?;
@@ -84,15 +90,25 @@ impl Site {
         (0..self.cluster.len()).map(Site::id).collect()
     }
 
-    pub fn target(&self) -> Target {
-        let endpoints = self.cluster.endpoints();
+    pub fn target(&self) -> anyhow::Result<Target> {
+        let endpoints: Vec<Endpoint> = {
+            let tls = self
+                .cluster
+                .client_certificate()
+                .map(|files| tls(&files))
+                .transpose()?;
+            let endpoints = self.cluster.endpoints().into_iter();
+            endpoints
+                .map(|url| endpoint(url, tls.as_ref()))
+                .collect::<anyhow::Result<_>>()?
+        };
         let (began, lives) = (self.began, self.lives.clone());
-        Target {
+        Ok(Target {
             members: self.ids(),
-            dial: Arc::new(move |_, member| dial(&endpoints[member as usize - 1])),
+            dial: Arc::new(move |_, member| endpoints[member as usize - 1].connect_lazy()),
             now_us: Arc::new(move || micros(began)),
             life: Arc::new(move |member| lives[member as usize - 1].load(Ordering::SeqCst)),
-        }
+        })
     }
 
     /// Starts a member that is down. etcd may answer from an older state than before its restart; ours never does, so
@@ -141,6 +157,7 @@ impl Site {
         for disk in &self.disks {
             disk.fill(None);
             disk.slow(Duration::ZERO);
+            disk.cancel_failure();
             if disk.is_cut() {
                 disk.restore();
             }
@@ -178,13 +195,21 @@ fn micros(began: Instant) -> u64 {
 }
 
 /// Without pings on an idle connection, which etcd takes for an attack.
-fn dial(endpoint: &str) -> Channel {
-    Endpoint::from_shared(endpoint.to_owned())
-        .expect("the cluster made the URL")
+fn endpoint(url: String, tls: Option<&ClientTlsConfig>) -> anyhow::Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(url)?
         .connect_timeout(Duration::from_secs(2))
         .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(3))
-        .connect_lazy()
+        .keep_alive_timeout(Duration::from_secs(3));
+    Ok(match tls {
+        Some(tls) => endpoint.tls_config(tls.clone())?,
+        None => endpoint,
+    })
+}
+
+fn tls(files: &ClientCertificate) -> anyhow::Result<ClientTlsConfig> {
+    let identity = Identity::from_pem(fs::read(&files.certificate)?, fs::read(&files.key)?);
+    let ca = Certificate::from_pem(fs::read(&files.ca)?);
+    Ok(ClientTlsConfig::new().ca_certificate(ca).identity(identity))
 }
 
 /// The directory itself may be a mount and stays.

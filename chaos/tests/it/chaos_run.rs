@@ -77,7 +77,13 @@ async fn ours_survives_kills_stops_and_restarts() {
 
 #[tokio::test]
 async fn ours_survives_bad_disks_and_a_bad_network() {
-    let mut faults = vec!["power-cut", "full-disk", "wipe-and-replace"];
+    let mut faults = vec![
+        "power-cut",
+        "full-disk",
+        "failing-sync",
+        "clock-jump",
+        "wipe-and-replace",
+    ];
     if nix::unistd::geteuid().is_root() {
         faults.extend(["partition", "one-way", "delay", "loss"]);
     }

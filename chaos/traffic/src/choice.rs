@@ -36,6 +36,11 @@ impl Choice {
         format!("{}{:02}", self.prefix, self.rng.random_range(0..self.keys))
     }
 
+    /// One that no other client writes, between those that all do.
+    pub fn own_key(&mut self) -> String {
+        format!("{}/{}", self.key(), self.client)
+    }
+
     /// Never the same twice in a run.
     pub fn value(&mut self) -> String {
         self.sequence += 1;

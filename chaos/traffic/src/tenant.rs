@@ -30,8 +30,13 @@ async fn hold(id: i64, choice: &mut Choice, caller: &mut Caller, recorder: &Reco
         return;
     }
     for _ in 0..choice.rng.random_range(1..4) {
+        // Those that all write are soon written without the lease.
+        let key = match choice.rng.random_bool(0.7) {
+            true => choice.own_key(),
+            false => choice.key(),
+        };
         let put = Request::Put {
-            key: choice.key(),
+            key,
             value: choice.value(),
             prev_kv: false,
             lease: id,

@@ -35,6 +35,8 @@ mod storage_suite;
 mod types;
 mod waiters;
 
+use barque_planted::on as planted;
+
 pub use barque_wal::{FSYNC_BUCKETS_S, WalConfig, WalStats};
 pub use config::{MemberConfig, PeerTls, ReplicaConfig};
 pub use error::{ProposeError, ReadBarrierError, StartError};
@@ -43,12 +45,3 @@ pub use lessor::KeepAlive;
 pub use membership::MemberError;
 pub use metrics::{APPLY_BUCKETS_S, ReplicaMetrics};
 pub use replica::{Leadership, Member, MemberId, PeerLag, Replica, ReplicaStatus};
-
-#[cfg(feature = "planted")]
-use barque_planted::on as planted;
-
-/// Whether a bug is planted here: never, but in the simulator's test of its checks.
-#[cfg(not(feature = "planted"))]
-const fn planted(_: &str) -> bool {
-    false
-}

@@ -7,6 +7,7 @@
 //! the completions in order; a second thread keeps the next segment ready. An error of a write or a sync is
 //! final: nothing is retried, every later call fails, and only opening the log anew tells what survived.
 
+use barque_planted::on as planted;
 use std::{io, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
@@ -253,13 +254,4 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-#[cfg(feature = "planted")]
-use barque_planted::on as planted;
-
-/// Whether a bug is planted here: never, but in the simulator's test of its checks.
-#[cfg(not(feature = "planted"))]
-const fn planted(_: &str) -> bool {
-    false
 }

@@ -1,4 +1,5 @@
-//! What listers and watchers of the Kubernetes API saw: [`KubernetesRecord`].
+//! What listers and watchers of the Kubernetes API saw: [`KubernetesRecord`]; and what was acknowledged to writers:
+//! [`KubernetesWrite`].
 
 use serde::{Deserialize, Serialize};
 
@@ -28,4 +29,18 @@ pub enum KubernetesType {
     Modified,
     Deleted,
     Bookmark,
+}
+
+/// A change that was acknowledged with the resourceVersion that it made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesWrite {
+    pub writer: u32,
+    pub master: u32,
+    pub time: u64,
+    pub selection: String,
+    pub resource_version: Revision,
+    /// As watchers are told of it.
+    pub kind: KubernetesType,
+    pub name: String,
+    pub uid: String,
 }

@@ -1,4 +1,4 @@
-//! What a member says about itself: [`MemberState`], [`LeaderRecord`].
+//! What a member says about itself: [`MemberState`], [`LeaderRecord`]; and one that lost its data: [`WipedRecord`].
 
 use serde::{Deserialize, Serialize};
 
@@ -24,4 +24,14 @@ pub struct LeaderRecord {
     pub time: u64,
     pub term: u64,
     pub member: u32,
+}
+
+/// A member that was started without its data, as if nothing had happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WipedRecord {
+    pub member: u32,
+    pub from: u64,
+    pub until: u64,
+    /// Whether it served clients in that time.
+    pub served: bool,
 }

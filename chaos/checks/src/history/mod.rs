@@ -11,6 +11,7 @@ mod committed;
 mod fault;
 mod kubernetes;
 mod member;
+mod membership;
 mod operation;
 mod request;
 mod response;
@@ -21,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 pub use committed::{Committed, CommittedRevision};
 pub use fault::FaultRecord;
-pub use kubernetes::{KubernetesRecord, KubernetesType};
-pub use member::{LeaderRecord, MemberState};
+pub use kubernetes::{KubernetesRecord, KubernetesType, KubernetesWrite};
+pub use member::{LeaderRecord, MemberState, WipedRecord};
+pub use membership::{ChangeKind, MemberListing, MembershipChange};
 pub use operation::{Operation, Outcome};
 pub use request::{Compare, Relation, Request, Target};
 pub use response::{Answer, KeyValue, Response};
@@ -48,11 +50,17 @@ pub struct History {
     /// Kinds of fault that the run was asked for; see [`crate::counts`].
     pub requested_faults: Vec<String>,
     pub leaders: Vec<LeaderRecord>,
+    pub wiped: Vec<WipedRecord>,
+    pub changes: Vec<MembershipChange>,
+    pub listings: Vec<MemberListing>,
     /// Every revision there was, told once the run was over; the authority that answers are compared with.
     pub committed: Option<Committed>,
     pub kubernetes: Vec<KubernetesRecord>,
+    pub kubernetes_writes: Vec<KubernetesWrite>,
     /// The keys that nobody but the recorded clients writes; `None`: all keys.
     pub scope: Option<KeySpan>,
+    /// After the last call the members had longer than any lease lives, in good health, before `committed` was told.
+    pub outlived_leases: bool,
     /// How much sooner than by the recorder's clock a member's clock may see a lease end.
     pub clock_tolerance_us: u64,
     /// How long a fault is felt after its end, for [`crate::counts`]; `None`: five seconds.

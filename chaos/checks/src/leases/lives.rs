@@ -132,6 +132,10 @@ impl Lives {
         self.single.get(&lease)
     }
 
+    pub fn asked_for(&self) -> impl Iterator<Item = i64> {
+        self.asked_for.iter().copied()
+    }
+
     pub fn was_asked_for(&self, lease: i64) -> bool {
         self.asked_for.contains(&lease)
     }

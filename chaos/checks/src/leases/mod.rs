@@ -1,4 +1,4 @@
-//! Leases: never early, never kept after a revoke, all keys in one revision.
+//! Leases: never early, never kept after a revoke or for ever, all keys in one revision.
 //!
 //! Times are taken such that nothing right is found wrong: a lease was renewed no earlier than the renewal was called,
 //! and had ended no later than that was first seen. Nothing is said of a lease id that was granted twice.
@@ -32,6 +32,9 @@ pub(crate) fn check_with(evidence: &Evidence<'_>) -> Check {
             check_ends(evidence, timeline, owners, &lives, &mut findings);
             check_revoked(evidence, timeline, &lives, &mut findings);
             check_puts(evidence, timeline, owners, &lives, &mut findings);
+            if evidence.history.outlived_leases {
+                check_all_ended(timeline, &lives, &mut findings);
+            }
         }
     }
     findings.done()
@@ -167,6 +170,19 @@ fn check_revoked(evidence: &Evidence<'_>, timeline: &Timeline<'_>, lives: &Lives
                 let text = format!("{key} hangs on a lease that was revoked: {operation}");
                 findings.add(Violation::new(text).of([revoke]).at(response.revision));
             }
+        }
+    }
+}
+
+/// At the very end no key hangs on any lease.
+fn check_all_ended(timeline: &Timeline<'_>, lives: &Lives, findings: &mut Findings) {
+    let last = timeline.last();
+    for lease in lives.asked_for() {
+        findings.count(1);
+        if let Some(key) = timeline.attached(lease, last).first() {
+            let text =
+                format!("{key} hangs on lease {lease}, which nobody has renewed for longer than it lives");
+            findings.add(Violation::new(text).at(last));
         }
     }
 }

@@ -168,3 +168,23 @@ fn granted_for_less() {
     made.claim(1, 10, Request::LeaseGrant { id: 7, ttl: 2 }, answer);
     assert_caught(&made.history(), LEASES, "granted for less");
 }
+
+/// Nobody renews it any more, and it is still there.
+#[test]
+fn for_ever() {
+    let mut made = kept_alive();
+    ends_at(&mut made, 100 * SECOND);
+    made.run(2, 20 * SECOND, Request::get("a"));
+    let mut history = made.history();
+    assert!(
+        check(&history, LEASES).passed(),
+        "nobody says that it was waited for"
+    );
+    history.outlived_leases = true;
+    assert_caught(&history, LEASES, "for longer than it lives");
+    let mut made = kept_alive();
+    made.run(2, 20 * SECOND, Request::get("a"));
+    let mut history = made.history();
+    history.outlived_leases = true;
+    assert!(check(&history, LEASES).passed());
+}

@@ -6,7 +6,7 @@ use barque_checks::{
     history::{
         FaultRecord, KubernetesRecord,
         KubernetesType::{self, Added, Bookmark, Deleted, Item, Listed, Modified},
-        LeaderRecord, Outcome, Request,
+        KubernetesWrite, LeaderRecord, Outcome, Request,
     },
 };
 
@@ -181,5 +181,35 @@ fn times_of_availability() {
     assert_eq!(
         (found.outcomes["put"].done, found.outcomes["get"].unknown),
         (5, 1)
+    );
+}
+
+#[test]
+fn what_was_acknowledged_is_told() {
+    let write = |resource_version, name: &str| KubernetesWrite {
+        writer: 1,
+        master: 0,
+        time: 1,
+        selection: "pods".to_owned(),
+        resource_version,
+        kind: Added,
+        name: name.to_owned(),
+        uid: "u9".to_owned(),
+    };
+    let with = |writes: &[KubernetesWrite]| History {
+        kubernetes_writes: writes.to_vec(),
+        ..told(&RIGHT)
+    };
+    // Before anybody looked, and after.
+    assert!(check(&with(&[write(5, "x"), write(30, "y")]), KUBERNETES).passed());
+    assert_caught(
+        &with(&[write(13, "x")]),
+        KUBERNETES,
+        "watcher 1 of pods was not told: added x",
+    );
+    assert_caught(
+        &with(&[write(5, "x"), write(5, "y")]),
+        KUBERNETES,
+        "with the same resourceVersion",
     );
 }

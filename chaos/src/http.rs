@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use barque_chaos::cluster::ClientCertificate;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -16,6 +15,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::cluster::ClientCertificate;
 
 /// Where a server listens and how it is spoken to; cheap to clone.
 #[derive(Clone)]
@@ -78,21 +79,23 @@ impl Connection {
         let (status, answer) = self
             .request(method.clone(), path, "application/json", body)
             .await?;
-        let answer = answer.collect().await?.to_bytes();
-        if !status.is_success() {
-            bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&answer));
-        }
-        Ok(answer)
+        whole(&format!("{method} {path}"), status, answer).await
+    }
+
+    /// A merge patch; the whole body of a successful answer.
+    pub async fn patch(&mut self, path: &str, body: &str) -> anyhow::Result<Bytes> {
+        let (status, answer) = self
+            .request(Method::PATCH, path, "application/merge-patch+json", body)
+            .await?;
+        whole(&format!("PATCH {path}"), status, answer).await
     }
 
     /// The body as it comes: for a watch.
     pub async fn stream(&mut self, path: &str) -> anyhow::Result<Incoming> {
         let (status, body) = self.request(Method::GET, path, "application/json", "").await?;
         if !status.is_success() {
-            bail!(
-                "GET {path}: {status}: {}",
-                String::from_utf8_lossy(&body.collect().await?.to_bytes())
-            );
+            whole(&format!("GET {path}"), status, body).await?;
+            bail!("GET {path}: {status}");
         }
         Ok(body)
     }
@@ -115,6 +118,14 @@ impl Connection {
         let answer = self.sender.send_request(request).await?;
         Ok((answer.status(), answer.into_body()))
     }
+}
+
+async fn whole(what: &str, status: StatusCode, answer: Incoming) -> anyhow::Result<Bytes> {
+    let answer = answer.collect().await?.to_bytes();
+    if !status.is_success() {
+        bail!("{what}: {status}: {}", String::from_utf8_lossy(&answer));
+    }
+    Ok(answer)
 }
 
 async fn spawn<S>(io: TokioIo<S>) -> anyhow::Result<SendRequest<Full<Bytes>>>

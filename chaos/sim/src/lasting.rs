@@ -1,0 +1,137 @@
+//! Faults that last: begun, ended, and noted with what was seen of them.
+
+use barque_checks::history::FaultRecord;
+use rand::Rng;
+
+use crate::{
+    faults::{Kind, start, victim},
+    interpose::now_us,
+    network::HostId,
+    world::World,
+};
+
+/// A fault under way.
+pub struct Lasting {
+    pub kind: Kind,
+    from: u64,
+    /// The first of them is the one it was aimed at.
+    members: Vec<HostId>,
+    at: usize,
+    /// As it was when it began.
+    leader: Option<usize>,
+    lost: u64,
+    sync_us: u64,
+}
+
+/// As a disk is when nothing is wrong with it.
+const HEALTHY_SYNC_US: (u64, u64) = (100, 3_000);
+
+pub fn begin(world: &mut World, kind: Kind) -> Lasting {
+    let at = victim(world);
+    let mut lasting = Lasting {
+        kind,
+        from: now_us(),
+        members: vec![world.members[at].id],
+        at,
+        leader: world.leader(),
+        lost: world.network.counts().1,
+        sync_us: 0,
+    };
+    match kind {
+        Kind::Partition | Kind::OneWay => lasting.cut_links(world),
+        Kind::Delay | Kind::Loss => lasting.degrade(world),
+        Kind::SlowDisk => {
+            lasting.sync_us = world.rng.random_range(20_000..600_000);
+            let slow = (lasting.sync_us / 4, lasting.sync_us);
+            world.members[at].disk.set_pace(slow.0, slow.1);
+        }
+        _ => world.members[at].freeze(true),
+    }
+    lasting
+}
+
+impl Lasting {
+    /// Whether both can last at the same time: each undoes what it did, and nothing else.
+    pub fn goes_with(&self, other: Kind) -> bool {
+        let of_links = |kind| matches!(kind, Kind::Partition | Kind::OneWay | Kind::Delay | Kind::Loss);
+        self.kind != other && !(of_links(self.kind) && of_links(other))
+    }
+
+    fn cut_links(&mut self, world: &mut World) {
+        if world.members.len() > 3 && world.rng.random_bool(0.5) {
+            let other = (self.at + 1) % world.members.len();
+            self.members.push(world.members[other].id);
+        }
+        let one_way = self.kind == Kind::OneWay;
+        let outward = world.rng.random_bool(0.5);
+        for a in &self.members {
+            for b in world.ids().iter().filter(|b| !self.members.contains(b)) {
+                let (out, back) = (!one_way || outward, !one_way || !outward);
+                world.network.set(*a, *b, |link| link.blocked = out);
+                world.network.set(*b, *a, |link| link.blocked = back);
+            }
+        }
+    }
+
+    fn degrade(&mut self, world: &mut World) {
+        self.members = world.ids();
+        for a in &self.members {
+            for b in &self.members {
+                let least = world.rng.random_range(0..20_000);
+                let most = least + world.rng.random_range(0..150_000);
+                let lost = world.rng.random_range(0..200);
+                world.network.set(*a, *b, |link| match self.kind {
+                    Kind::Loss => link.lost = lost,
+                    _ => (link.least_us, link.most_us) = (least, most),
+                });
+            }
+        }
+    }
+
+    pub fn end(self, world: &mut World) -> FaultRecord {
+        let observed = match self.kind {
+            Kind::SlowDisk => Some(self.end_slow_disk(world)),
+            Kind::Frozen => {
+                world.members[self.at].freeze(false);
+                Some("it did nothing".into())
+            }
+            _ => {
+                world.network.heal();
+                self.of_links(world)
+            }
+        };
+        FaultRecord {
+            kind: self.kind.name().into(),
+            members: self.members,
+            from: self.from,
+            until: now_us(),
+            observed,
+        }
+    }
+
+    fn of_links(&self, world: &World) -> Option<String> {
+        let lost = world.network.counts().1 - self.lost;
+        match self.kind {
+            Kind::Loss => (lost > 0).then(|| format!("{lost} packets lost")),
+            Kind::Delay => Some("latencies up to 170 ms".into()),
+            _ if world.leader() == self.leader => Some("links blocked, the same leader".into()),
+            _ => Some("links blocked, another leader".into()),
+        }
+    }
+
+    /// Often it was about to break: then much is written and little synced when the power goes.
+    fn end_slow_disk(&self, world: &mut World) -> String {
+        let breaks = world.rng.random_bool(0.4);
+        if breaks {
+            world.members[self.at].crash(true);
+        }
+        let (least, most) = HEALTHY_SYNC_US;
+        world.members[self.at].disk.set_pace(least, most);
+        let syncs = format!("syncs of up to {} µs", self.sync_us);
+        if !breaks {
+            return syncs;
+        }
+        start(world, self.at);
+        format!("{syncs}, and a power cut at the end")
+    }
+}
