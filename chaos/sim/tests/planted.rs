@@ -4,9 +4,12 @@
 
 use std::process::Command;
 
-/// One of each kind: apply, recovery, compaction, watches, reads, leases.
-const QUICK: &str = "batch-without-overlay,position-outside-batch,progress-before-events,watch-gap-at-handover,\
-                     read-without-barrier,keep-alive-lost";
+/// Of each kind some: apply, recovery, snapshots, watches, reads, leases, members.
+const QUICK: &str = "batch-without-overlay,position-outside-batch,stale-after-restart,\
+                     snapshot-misses-family,snapshot-metadata-first,\
+                     progress-before-events,watch-gap-at-handover,read-without-barrier,\
+                     keep-alive-lost,expired-by-deposed-leader,\
+                     conflicting-membership-changes,wiped-voter-votes";
 
 #[test]
 fn quick_ones_are_found() {
