@@ -208,7 +208,7 @@ impl From<MemberError> for Error {
             MemberError::TooManyLearners => Self::TooManyLearners,
             MemberError::NotEnoughStarted => Self::NotEnoughStarted,
             MemberError::Unhealthy => Self::Unhealthy,
-            MemberError::NoLeader => Self::NoLeader,
+            MemberError::NoLeader | MemberError::InProgress => Self::NoLeader,
             MemberError::TimedOut => Self::TimedOut,
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    history::{FaultRecord, History, Operation},
+    history::{FaultRecord, History, KubernetesRecord, KubernetesType, Operation},
     verdict::{Check, Findings, Violation},
 };
 
@@ -18,6 +18,9 @@ pub fn check(history: &History) -> Check {
     let mut findings = Findings::new("the run counts");
     check_faults(history, &mut findings);
     check_quiet_times(history, &mut findings);
+    if history.has_objects {
+        check_objects(history, &mut findings);
+    }
     findings.done()
 }
 
@@ -49,8 +52,24 @@ fn check_quiet_times(history: &History, findings: &mut Findings) {
         let text = format!("only {answered} of {all} operations in quiet times succeeded");
         findings.add(Violation::new(text));
     }
-    if all == 0 {
+    if all == 0 && !(history.has_objects && history.operations.is_empty()) {
         findings.add(Violation::new("nothing was called in quiet times"));
+    }
+}
+
+fn check_objects(history: &History, findings: &mut Findings) {
+    let is_event = |record: &&KubernetesRecord| {
+        use KubernetesType::{Added, Deleted, Modified};
+        matches!(record.kind, Added | Modified | Deleted)
+    };
+    let (written, told) = (
+        history.kubernetes_writes.len(),
+        history.kubernetes.iter().filter(is_event).count(),
+    );
+    findings.count(written + told);
+    if written == 0 || told == 0 {
+        let text = format!("{written} changes of objects were acknowledged, {told} were told to watchers");
+        findings.add(Violation::new(text));
     }
 }
 

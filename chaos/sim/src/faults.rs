@@ -94,7 +94,7 @@ impl Kind {
 /// Whom it concerned, and what was seen of it.
 pub type Seen = (Vec<HostId>, Option<String>);
 
-/// A member, the leader as often as all others together.
+/// Any member, half of the time the leader.
 pub fn victim(world: &mut World) -> usize {
     let any = world.rng.random_range(0..world.members.len());
     match world.rng.random_bool(0.5) {
@@ -140,7 +140,7 @@ async fn act(world: &mut World, kind: Kind) -> Seen {
         Kind::HalfCut => cut_in_half(world).await,
         Kind::FailingSync | Kind::FullDisk => broken_disk(world, kind == Kind::FullDisk).await,
         Kind::Transfer => operator::transfer(world).await,
-        Kind::WallClock => wall_clock(world),
+        Kind::WallClock => wall_clock(world).await,
         Kind::Members => operator::change_members(world).await,
         Kind::Wipe => operator::wipe(world).await,
         _ => crash(world, false).await,
@@ -243,18 +243,24 @@ async fn broken_disk(world: &mut World, full: bool) -> Seen {
 }
 
 /// Of one member, or of all by the same, as a time server gone wrong would do it.
-fn wall_clock(world: &mut World) -> Seen {
+async fn wall_clock(world: &mut World) -> Seen {
     let by_s: i64 = *[-86_400i64, -60, -1, 1, 60, 86_400]
         .choose(&mut world.rng)
         .unwrap_or(&1);
     let at = victim(world);
     let all = world.rng.random_bool(0.3);
     let mut concerned = Vec::new();
+    let mut slots = Vec::new();
     for (number, member) in world.members.iter().enumerate() {
         if all || number == at {
             interpose::jump_wall_clock(member.slot(), by_s * 1_000_000_000);
             concerned.push(member.id);
+            slots.push(member.slot());
         }
     }
-    (concerned, Some(format!("by {by_s} s")))
+    let reads = || slots.iter().map(|slot| interpose::wall_reads(*slot)).sum::<u64>();
+    let before = reads();
+    pause(world, 500, 2000).await;
+    let seen = (reads() > before).then(|| format!("by {by_s} s, and looked at since"));
+    (concerned, seen)
 }

@@ -1,6 +1,14 @@
 //! What a simulated member stands on: disks that forget and dawdle, and the simulated network.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use barque_replica::{Connection, Host, Listener};
 use barque_store::{Applier, Store, StoreConfig, StoreError, kv::memory::MemoryEngine};
@@ -30,7 +38,11 @@ pub struct Disk {
     pub log: CutFiles,
     state: Mutex<Arc<MemoryEngine>>,
     pace: Mutex<Pace>,
+    syncs: AtomicU64,
 }
+
+/// Microseconds for a write and its sync when nothing is wrong.
+const HEALTHY_US: (u64, u64) = (100, 3_000);
 
 struct Pace {
     rng: StdRng,
@@ -45,9 +57,10 @@ impl Disk {
             state: Mutex::new(Arc::new(MemoryEngine::new())),
             pace: Mutex::new(Pace {
                 rng: StdRng::seed_from_u64(seed),
-                least_us: 100,
-                most_us: 3_000,
+                least_us: HEALTHY_US.0,
+                most_us: HEALTHY_US.1,
             }),
+            syncs: AtomicU64::new(0),
         }
     }
 
@@ -55,6 +68,15 @@ impl Disk {
     pub fn set_pace(&self, least_us: u64, most_us: u64) {
         let mut pace = self.pace.lock();
         (pace.least_us, pace.most_us) = (least_us, most_us);
+    }
+
+    pub fn set_healthy_pace(&self) {
+        self.set_pace(HEALTHY_US.0, HEALTHY_US.1);
+    }
+
+    /// How many there were so far.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     fn latency(&self) -> Duration {
@@ -124,6 +146,7 @@ async fn drive(mut driver: Driver, disk: Arc<Disk>) {
         })
         .await;
         sleep(disk.latency()).await;
+        disk.syncs.fetch_add(1, Ordering::Relaxed);
         if !driver.work() {
             return;
         }

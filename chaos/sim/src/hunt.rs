@@ -20,8 +20,13 @@ pub fn list() {
     }
 }
 
-/// Hunts every bug, or the named one.
+/// Hunts every bug, or those that are named.
 pub fn run(flags: &Flags, names: &[&str]) -> ExitCode {
+    let is_known = |name: &&&str| BUGS.iter().any(|bug| bug.name == **name);
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+        eprintln!("there is no bug {unknown:?}: see --plant list");
+        return ExitCode::from(2);
+    }
     println!("{:<26}{:>6}{:>8}  found by", "bug", "seeds", "seconds");
     let hunted = BUGS
         .iter()
@@ -54,9 +59,9 @@ fn hunt(flags: &Flags, bug: &Bug) -> bool {
     };
     let by: String = found.failed().chars().take(SHOWN).collect();
     let healthy = child(flags, found.seed(), None);
-    let alone = match healthy.has_found() {
-        true => format!("; without it too: {}", healthy.failed()),
-        false => String::new(),
+    let alone = match healthy.passed() {
+        true => String::new(),
+        false => format!("; without it too: {}", healthy.encode()),
     };
     println!(
         "{:<26}{:>6}{seconds:>8}  {by} (seed {}{alone})",
@@ -64,5 +69,5 @@ fn hunt(flags: &Flags, bug: &Bug) -> bool {
         lines.len(),
         found.seed()
     );
-    !healthy.has_found()
+    healthy.passed()
 }

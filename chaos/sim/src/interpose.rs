@@ -1,4 +1,4 @@
-//! The four functions of the C library by which anything from outside reaches this process: the clock, random
+//! The three functions of the C library by which anything from outside reaches this process: the clock, random
 //! bytes, and waiting for events.
 //!
 //! They are defined here, and the linker prefers them to the C library's, so that everything above (the standard
@@ -41,6 +41,8 @@ struct Clock {
     gains: AtomicI64,
     /// What its wall clock differs from the right one.
     wall_ns: AtomicI64,
+    /// How often it was asked for the time of day.
+    wall_reads: AtomicU64,
     /// Where its process waits for events.
     epoll: AtomicI32,
 }
@@ -50,6 +52,7 @@ impl Clock {
         Clock {
             gains: AtomicI64::new(0),
             wall_ns: AtomicI64::new(0),
+            wall_reads: AtomicU64::new(0),
             epoll: AtomicI32::new(NO_FILE),
         }
     }
@@ -96,12 +99,17 @@ pub fn jump_wall_clock(slot: Slot, by_ns: i64) {
     CLOCKS[slot].wall_ns.fetch_add(by_ns, SeqCst);
 }
 
+/// How often its wall clock was looked at so far.
+pub fn wall_reads(slot: Slot) -> u64 {
+    CLOCKS[slot].wall_reads.load(SeqCst)
+}
+
 /// How long it takes until `time` has passed on its clock.
 pub fn world_ns(slot: Slot, time: Duration) -> u64 {
     let gains = CLOCKS[slot].gains.load(SeqCst);
-    let time = time.as_nanos() as i64;
+    let time = time.as_nanos() as i128;
     // Rounded up: too early would be a turn for nothing.
-    (time - time / 1_000_000 * gains + 1000).max(0) as u64
+    (time * 1_000_000 / i128::from(1_000_000 + gains) + 1000) as u64
 }
 
 /// A new process waits elsewhere.
@@ -157,6 +165,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, at: *mut libc::ti
     let mine = &CLOCKS[CURRENT.load(SeqCst)];
     let now = match clock {
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
+            mine.wall_reads.fetch_add(1, SeqCst);
             mine.now_ns() - START_NS as i64 + WALL_START_NS + mine.wall_ns.load(SeqCst)
         }
         _ => mine.now_ns(),

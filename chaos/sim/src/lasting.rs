@@ -6,25 +6,23 @@ use rand::Rng;
 use crate::{
     faults::{Kind, start, victim},
     interpose::now_us,
-    network::HostId,
+    network::{HostId, Passed},
     world::World,
 };
 
 /// A fault under way.
 pub struct Lasting {
-    pub kind: Kind,
+    kind: Kind,
     from: u64,
     /// The first of them is the one it was aimed at.
     members: Vec<HostId>,
     at: usize,
     /// As it was when it began.
     leader: Option<usize>,
-    lost: u64,
+    passed: Passed,
+    syncs: u64,
     sync_us: u64,
 }
-
-/// As a disk is when nothing is wrong with it.
-const HEALTHY_SYNC_US: (u64, u64) = (100, 3_000);
 
 pub fn begin(world: &mut World, kind: Kind) -> Lasting {
     let at = victim(world);
@@ -34,7 +32,8 @@ pub fn begin(world: &mut World, kind: Kind) -> Lasting {
         members: vec![world.members[at].id],
         at,
         leader: world.leader(),
-        lost: world.network.counts().1,
+        passed: world.network.passed(),
+        syncs: world.members[at].disk.syncs(),
         sync_us: 0,
     };
     match kind {
@@ -45,7 +44,7 @@ pub fn begin(world: &mut World, kind: Kind) -> Lasting {
             let slow = (lasting.sync_us / 4, lasting.sync_us);
             world.members[at].disk.set_pace(slow.0, slow.1);
         }
-        _ => world.members[at].freeze(true),
+        _ => world.members[at].freeze(),
     }
     lasting
 }
@@ -90,10 +89,10 @@ impl Lasting {
 
     pub fn end(self, world: &mut World) -> FaultRecord {
         let observed = match self.kind {
-            Kind::SlowDisk => Some(self.end_slow_disk(world)),
+            Kind::SlowDisk => self.end_slow_disk(world),
             Kind::Frozen => {
-                world.members[self.at].freeze(false);
-                Some("it did nothing".into())
+                let wanted_a_turn = world.members[self.at].thaw() == Some(true);
+                wanted_a_turn.then(|| "it had something to do and did nothing".into())
             }
             _ => {
                 world.network.heal();
@@ -110,28 +109,37 @@ impl Lasting {
     }
 
     fn of_links(&self, world: &World) -> Option<String> {
-        let lost = world.network.counts().1 - self.lost;
+        let now = world.network.passed();
+        let (sent, lost, held) = (
+            now.sent - self.passed.sent,
+            now.lost - self.passed.lost,
+            now.held - self.passed.held,
+        );
         match self.kind {
             Kind::Loss => (lost > 0).then(|| format!("{lost} packets lost")),
-            Kind::Delay => Some("latencies up to 170 ms".into()),
-            _ if world.leader() == self.leader => Some("links blocked, the same leader".into()),
-            _ => Some("links blocked, another leader".into()),
+            Kind::Delay => (sent > 0).then(|| format!("{sent} writes took up to 170 ms")),
+            _ if held == 0 => None,
+            _ if world.leader() == self.leader => Some(format!("{held} reads held, the same leader")),
+            _ => Some(format!("{held} reads held, another leader")),
         }
     }
 
     /// Often it was about to break: then much is written and little synced when the power goes.
-    fn end_slow_disk(&self, world: &mut World) -> String {
+    fn end_slow_disk(&self, world: &mut World) -> Option<String> {
         let breaks = world.rng.random_bool(0.4);
         if breaks {
             world.members[self.at].crash(true);
         }
-        let (least, most) = HEALTHY_SYNC_US;
-        world.members[self.at].disk.set_pace(least, most);
-        let syncs = format!("syncs of up to {} µs", self.sync_us);
-        if !breaks {
-            return syncs;
+        let disk = &world.members[self.at].disk;
+        disk.set_healthy_pace();
+        let syncs = disk.syncs() - self.syncs;
+        let seen = format!("{syncs} syncs took up to {} µs", self.sync_us);
+        if breaks {
+            start(world, self.at);
         }
-        start(world, self.at);
-        format!("{syncs}, and a power cut at the end")
+        (syncs > 0).then(|| match breaks {
+            true => format!("{seen}, and then the power was cut"),
+            false => seen,
+        })
     }
 }

@@ -12,6 +12,8 @@ mod operator;
 mod process;
 mod run;
 mod sweep;
+mod tasks;
+mod trouble;
 mod world;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -110,7 +112,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// With or without a trace the same is logged, only not to the same place, so that both are the same run.
+/// With or without a trace of `info` the same is logged, only not to the same place, so that both are the same run.
 fn log(flags: &Flags) {
     let format = tracing_subscriber::fmt()
         .with_timer(SimulatedTime)
@@ -144,7 +146,7 @@ fn one(seed: u64, flags: &Flags) -> ExitCode {
     }
     println!("{}", line.encode());
     match ran.verdict {
-        Verdict::Failed => ExitCode::FAILURE,
-        _ => ExitCode::SUCCESS,
+        Verdict::Passed => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }

@@ -2,16 +2,19 @@
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
+use barque_checks::history::LeaderRecord;
 use barque_etcd::{EtcdConfig, EtcdServer};
 use barque_replica::{MemberConfig, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
+use barque_traffic::Recorder;
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 
 use crate::{
     host::{CLIENT_PORT, Disk, PEER_PORT, SimHost, name},
+    interpose::now_us,
     network::{HostId, Network},
-    process::{Processes, Slot},
+    process::{self, Processes, Slot},
 };
 
 /// What all members are started with.
@@ -32,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(12);
 pub struct Premises {
     pub network: Network,
     pub processes: Processes,
+    pub recorder: Recorder,
     /// A directory for all of them.
     pub root: PathBuf,
 }
@@ -96,6 +100,10 @@ impl Member {
             .lock()
             .as_ref()
             .map(|running| running.replica.clone())
+    }
+
+    pub fn tasks(&self) -> usize {
+        self.premises.processes.tasks(self.slot())
     }
 
     /// Whether clients are served.
@@ -164,10 +172,12 @@ impl Member {
         fs::create_dir_all(&dir)?;
         let (config, running) = (self.config(dir), self.running.clone());
         let (network, id) = (self.premises.network.clone(), self.id);
+        let recorder = self.premises.recorder.clone();
         let life = self.premises.processes.start(self.slot(), async move {
-            if let Err(error) = live(id, config, network, running).await {
+            if let Err(error) = live(id, config, network, running, recorder).await {
                 tracing::warn!(member = id, error, "a member has stopped");
             }
+            process::exit();
         })?;
         self.life = Some(life);
         Ok(())
@@ -198,9 +208,14 @@ impl Member {
         self.crash(false);
     }
 
-    /// As SIGSTOP and SIGCONT.
-    pub fn freeze(&self, frozen: bool) {
-        self.premises.processes.freeze(self.slot(), frozen);
+    /// As SIGSTOP.
+    pub fn freeze(&self) {
+        self.premises.processes.freeze(self.slot());
+    }
+
+    /// As SIGCONT; see [`Processes::thaw`].
+    pub fn thaw(&self) -> Option<bool> {
+        self.premises.processes.thaw(self.slot())
     }
 
     /// An empty member in the place of one that was removed: it joins the cluster that there is.
@@ -224,10 +239,12 @@ async fn live(
     config: ReplicaConfig,
     network: Network,
     running: Arc<Mutex<Option<Running>>>,
+    recorder: Recorder,
 ) -> Result<(), String> {
     let replica = Replica::start_on(Handle::current(), config)
         .await
         .map_err(|error| error.to_string())?;
+    tokio::spawn(note_leadership(id, replica.clone(), recorder));
     let etcd = EtcdServer::new(
         replica.clone(),
         EtcdConfig {
@@ -261,4 +278,24 @@ async fn live(
         running.serves = true;
     }
     Err(format!("it stopped: {}", replica.failed().await))
+}
+
+/// Every term in which this member says that it leads.
+async fn note_leadership(member: HostId, replica: Replica, recorder: Recorder) {
+    let mut leadership = replica.leadership();
+    drop(replica);
+    loop {
+        let now = *leadership.borrow_and_update();
+        if now.is_self {
+            let record = LeaderRecord {
+                time: now_us(),
+                term: now.term,
+                member,
+            };
+            recorder.history(|history| history.leaders.push(record));
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
 }

@@ -66,8 +66,17 @@ struct State {
     links: BTreeMap<(HostId, HostId), Link>,
     listeners: BTreeMap<(HostId, u16), mpsc::UnboundedSender<End>>,
     pipes: Vec<Weak<Pipe>>,
-    resets: u64,
-    delayed: u64,
+    passed: Passed,
+}
+
+/// What became of all writes so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Passed {
+    pub sent: u64,
+    /// Of these, those that came later for a lost packet.
+    pub lost: u64,
+    /// Reads, and attempts to connect, that a blocked link kept waiting.
+    pub held: u64,
 }
 
 impl Network {
@@ -78,8 +87,7 @@ impl Network {
                 links: BTreeMap::new(),
                 listeners: BTreeMap::new(),
                 pipes: Vec::new(),
-                resets: 0,
-                delayed: 0,
+                passed: Passed::default(),
             })),
         }
     }
@@ -105,14 +113,13 @@ impl Network {
 
     /// Breaks the connections that `which` says, by their two hosts.
     pub fn reset(&self, which: impl Fn(HostId, HostId) -> bool) -> usize {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let mut broken = 0;
         for pipe in state.pipes.iter().filter_map(Weak::upgrade) {
             if which(pipe.from, pipe.to) {
                 broken += usize::from(pipe.reset());
             }
         }
-        state.resets += broken as u64;
         broken
     }
 
@@ -142,10 +149,8 @@ impl Network {
         self.state.lock().listeners.retain(|(at, _), _| *at != host);
     }
 
-    /// (connections' directions reset, packets lost) so far.
-    pub fn counts(&self) -> (u64, u64) {
-        let state = self.state.lock();
-        (state.resets, state.delayed)
+    pub fn passed(&self) -> Passed {
+        self.state.lock().passed
     }
 
     pub fn listen(&self, host: HostId, port: u16) -> SimListener {
@@ -156,6 +161,7 @@ impl Network {
 
     pub async fn connect(&self, from: HostId, to: HostId, port: u16) -> io::Result<End> {
         while self.blocked(from, to) || self.blocked(to, from) {
+            self.state.lock().passed.held += 1;
             sleep(Duration::from_millis(50)).await;
         }
         let there_and_back = {
@@ -185,11 +191,12 @@ impl State {
 
     fn latency_us(&mut self, from: HostId, to: HostId) -> u64 {
         let link = self.link(from, to);
+        self.passed.sent += 1;
         let mut latency = self
             .rng
             .random_range(link.least_us..=link.most_us.max(link.least_us));
         if link.lost > 0 && self.rng.random_range(0..1000) < link.lost {
-            self.delayed += 1;
+            self.passed.lost += 1;
             latency += RETRANSMIT_US;
         }
         latency
@@ -331,8 +338,11 @@ impl AsyncRead for End {
             flow.reader = Some(cx.waker().clone());
             let now = now_us();
             let arrives = match flow.under_way.front_mut() {
-                _ if blocked => return Poll::Pending,
                 None => return Poll::Pending,
+                Some(_) if blocked => {
+                    self.network.state.lock().passed.held += 1;
+                    return Poll::Pending;
+                }
                 Some((arrives, bytes)) if *arrives <= now => {
                     if bytes.is_empty() {
                         return Poll::Ready(Ok(()));
@@ -366,11 +376,12 @@ impl AsyncWrite for End {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         {
             let mut flow = self.write.flow.lock();
+            // Before anything else: nobody has told this end that there is no reader any more.
+            if flow.lost && !flow.reset {
+                return Poll::Ready(Ok(buf.len()));
+            }
             if flow.reset || flow.unread || flow.ended || flow.lingers {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-            if flow.lost {
-                return Poll::Ready(Ok(buf.len()));
             }
             if flow.bytes >= WINDOW_BYTES {
                 flow.writer = Some(cx.waker().clone());

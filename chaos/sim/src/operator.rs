@@ -61,7 +61,7 @@ pub async fn change_members(world: &mut World) -> Seen {
     (vec![id], seen)
 }
 
-/// Asks the leader, and notes what came of it.
+/// Asks the leader, and notes what came of it unless it refused.
 async fn change<T: Send + 'static, F>(
     world: &World,
     record: MembershipChange,
@@ -74,6 +74,10 @@ where
     let leader = world.leader()?;
     let call = now_us();
     let answer = world.members[leader].ask(request).await;
+    let refused = |error: &MemberError| !matches!(error, MemberError::NoLeader | MemberError::TimedOut);
+    if matches!(&answer, Some(Err(error)) if refused(error)) {
+        return None;
+    }
     let done = answer.and_then(Result::ok);
     let mut record = MembershipChange { call, ..record };
     if let Some(done) = &done {

@@ -50,6 +50,8 @@ enum End {
     Waits(Option<Duration>),
     /// It could go on.
     Yields,
+    /// The process is over.
+    Exits,
 }
 
 /// The process whose turn it is looks for events and would wait so long for them; `None`: for ever.
@@ -57,10 +59,21 @@ pub fn looks(wait: Option<Duration>) {
     TURN.with_borrow_mut(|turn| {
         turn.looks += 1;
         turn.end = match wait {
+            _ if matches!(turn.end, Some(End::Exits)) => return,
             Some(Duration::ZERO) if turn.looks < LOOKS_IN_A_TURN => return,
             Some(Duration::ZERO) => Some(End::Yields),
             wait => Some(End::Waits(wait)),
         };
+        if let Some(waker) = &turn.waker {
+            waker.wake_by_ref();
+        }
+    });
+}
+
+/// Ends the process whose turn it is, whatever else it has to do.
+pub fn exit() {
+    TURN.with_borrow_mut(|turn| {
+        turn.end = Some(End::Exits);
         if let Some(waker) = &turn.waker {
             waker.wake_by_ref();
         }
@@ -106,6 +119,8 @@ struct Process {
     runtime: Arc<Runtime>,
     due: Due,
     frozen: bool,
+    /// Turns that it wanted while it was frozen.
+    passed_over: u64,
 }
 
 /// When a process wants its next turn if nothing comes before; `None`: never.
@@ -124,6 +139,7 @@ impl Processes {
             runtime,
             due: Some(0),
             frozen: false,
+            passed_over: 0,
         };
         let before = self.table.lock().running.insert(slot, process);
         debug_assert!(before.is_none(), "process {slot} is started twice");
@@ -139,11 +155,25 @@ impl Processes {
         }
     }
 
-    /// As SIGSTOP and SIGCONT.
-    pub fn freeze(&self, slot: Slot, frozen: bool) {
+    /// As SIGSTOP.
+    pub fn freeze(&self, slot: Slot) {
         if let Some(process) = self.table.lock().running.get_mut(&slot) {
-            process.frozen = frozen;
+            (process.frozen, process.passed_over) = (true, 0);
         }
+    }
+
+    /// As SIGCONT. Whether it would have done something meanwhile; `None`: it was not frozen any more.
+    pub fn thaw(&self, slot: Slot) -> Option<bool> {
+        let mut table = self.table.lock();
+        let process = table.running.get_mut(&slot)?;
+        std::mem::take(&mut process.frozen).then_some(process.passed_over > 0)
+    }
+
+    /// How many tasks a process has.
+    pub fn tasks(&self, slot: Slot) -> usize {
+        let table = self.table.lock();
+        let process = table.running.get(&slot);
+        process.map_or(0, |process| process.runtime.metrics().num_alive_tasks())
     }
 
     /// To give a process something to do.
@@ -171,9 +201,11 @@ impl Processes {
                     }
                     Err(end) => due_after(WORLD, end),
                 };
+                // Before what is started in its place has its first turn.
                 self.bury();
             }
             ran |= self.turns();
+            self.bury();
             if !ran {
                 self.wait(due);
             }
@@ -185,22 +217,29 @@ impl Processes {
         let slots: Vec<Slot> = self.table.lock().running.keys().copied().collect();
         let mut ran = false;
         for slot in slots {
-            let runtime = {
-                let table = self.table.lock();
-                let process = &table.running[&slot];
-                if process.frozen || !is_due(slot, process.due) {
-                    continue;
-                }
-                Arc::clone(&process.runtime)
-            };
+            let Some(runtime) = self.due(slot) else { continue };
             let never = std::future::pending::<std::convert::Infallible>();
             let Err(end) = turn(&runtime, slot, never);
-            if let Some(process) = self.table.lock().running.get_mut(&slot) {
+            drop(runtime);
+            if matches!(end, End::Exits) {
+                self.kill(slot);
+            } else if let Some(process) = self.table.lock().running.get_mut(&slot) {
                 process.due = due_after(slot, end);
             }
             ran = true;
         }
         ran
+    }
+
+    /// The runtime of a process that wants its turn and gets it.
+    fn due(&self, slot: Slot) -> Option<Arc<Runtime>> {
+        let mut table = self.table.lock();
+        let process = table.running.get_mut(&slot)?;
+        if process.frozen {
+            process.passed_over += u64::from(process.due.is_some_and(|due| due <= interpose::now_ns()));
+            return None;
+        }
+        is_due(slot, process.due).then(|| Arc::clone(&process.runtime))
     }
 
     /// Lets time pass until the first timer of any process that is not frozen.
@@ -237,7 +276,7 @@ fn is_due(slot: Slot, due: Due) -> bool {
 fn due_after(slot: Slot, end: End) -> Due {
     let now = interpose::now_ns();
     match end {
-        End::Yields => Some(now),
+        End::Yields | End::Exits => Some(now),
         End::Waits(None) => None,
         End::Waits(Some(wait)) => Some(now + interpose::world_ns(slot, wait)),
     }

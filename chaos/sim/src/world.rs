@@ -2,10 +2,9 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use barque_checks::history::{LeaderRecord, MemberState};
+use barque_checks::history::MemberState;
 use barque_traffic::{Recorder, Target};
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -24,7 +23,6 @@ pub struct World {
     pub network: Network,
     pub rng: StdRng,
     pub settings: Settings,
-    pub leaders: Arc<Mutex<Vec<LeaderRecord>>>,
     pub recorder: Recorder,
     /// Members that were added and never started.
     pub newcomers: HostId,
@@ -54,9 +52,11 @@ impl World {
         };
         let count = if rng.random_bool(0.85) { 3 } else { 5 };
         let cluster: Vec<HostId> = (0..count).collect();
+        let recorder = Recorder::default();
         let premises = Premises {
             network: network.clone(),
             processes,
+            recorder: recorder.clone(),
             root: dir.path().to_owned(),
         };
         let member = |id: &HostId| {
@@ -71,8 +71,7 @@ impl World {
             network,
             rng,
             settings,
-            leaders: Arc::default(),
-            recorder: Recorder::default(),
+            recorder,
             newcomers: 0,
             _dir: dir,
         })
@@ -132,20 +131,9 @@ impl World {
             .map(|(_, at)| at)
     }
 
-    pub fn note_leaders(&self) {
-        let mut leaders = self.leaders.lock();
-        for member in &self.members {
-            let Some(replica) = member.replica() else { continue };
-            let now = *replica.leadership().borrow();
-            let known = |record: &LeaderRecord| record.term == now.term && record.member == member.id;
-            if now.is_self && !leaders.iter().any(known) {
-                leaders.push(LeaderRecord {
-                    time: now_us(),
-                    term: now.term,
-                    member: member.id,
-                });
-            }
-        }
+    /// How many tasks each member has.
+    pub fn tasks(&self) -> Vec<usize> {
+        self.members.iter().map(Member::tasks).collect()
     }
 
     pub fn states(&self) -> Vec<MemberState> {

@@ -240,6 +240,10 @@ impl Cluster {
         Usage::of(pid)
     }
 
+    pub fn has_clocks(&self) -> bool {
+        self.options.clocks.is_some()
+    }
+
     /// How wrong the member's wall clock is from now on; for clusters with clocks of their own.
     pub fn set_clock(&self, index: usize, wrong_by_s: i64) -> anyhow::Result<()> {
         let clocks = self.options.clocks.as_ref();

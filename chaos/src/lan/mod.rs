@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use link::{Link, Passed};
-pub use namespace::hide_mounts;
+pub use namespace::{become_root, hide_mounts, impossible};
 
 use crate::cluster::Host;
 use link::Links;
@@ -42,7 +42,7 @@ pub struct Lan {
 
 impl Lan {
     /// Takes the calling thread, and every thread that it starts later, into the network: call it before there are
-    /// others. Needs root.
+    /// others. Needs root, or [`become_root`].
     pub fn create(members: usize, seed: u64) -> anyhow::Result<Lan> {
         let ours = Place::enter(address(members)).context("a network for this process")?;
         let mut devices = Vec::new();

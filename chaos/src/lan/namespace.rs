@@ -1,11 +1,17 @@
 //! A network namespace with one device in it: [`Place`].
 
-use std::{fs::File, net::Ipv4Addr, process::Command, sync::Arc};
+use std::{
+    fs::{self, File},
+    net::Ipv4Addr,
+    process::Command,
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    unistd::{getegid, geteuid},
 };
 
 use super::tun;
@@ -46,6 +52,37 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("ip {}: {}", arguments.join(" "), said.trim());
     }
+    Ok(())
+}
+
+/// Why there can be no network of our own here, if so. An ordinary user can make one where the kernel lets it be root in
+/// a namespace of its own.
+pub fn impossible() -> Option<String> {
+    if geteuid().is_root() {
+        return None;
+    }
+    let tried = Command::new("unshare")
+        .args(["--user", "--map-root-user", "true"])
+        .output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        return Some("without root it needs user namespaces, which the kernel does not allow".to_owned());
+    }
+    let device = File::options().read(true).write(true).open(tun::DEVICES);
+    device
+        .err()
+        .map(|error| format!("without root it needs {}: {error}", tun::DEVICES))
+}
+
+/// Makes an ordinary user root, as far as namespaces go that are made from now on. For a process of one thread.
+pub fn become_root() -> anyhow::Result<()> {
+    let (user, group) = (geteuid(), getegid());
+    if user.is_root() {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWUSER).context("making a user namespace")?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {group} 1"))?;
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+/// Where devices are made.
+pub const DEVICES: &str = "/dev/net/tun";
 const SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
 const IFF_TUN: i16 = 0x0001;
 /// Packets without a header before them.
@@ -28,8 +30,8 @@ pub(super) fn open(name: &str) -> anyhow::Result<File> {
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open("/dev/net/tun")
-        .context("/dev/net/tun")?;
+        .open(DEVICES)
+        .context(DEVICES)?;
     let mut request = Request {
         name: [0; 16],
         flags: IFF_TUN | IFF_NO_PI,

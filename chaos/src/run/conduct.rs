@@ -277,6 +277,7 @@ fn describe(history: &mut History, site: &Site, settings: &Settings, clients: &C
     // The masters write keys of their own, and those of objects.
     let has_objects = settings.traffic.contains(&Traffic::Kubernetes);
     let prefix = &clients.plan.prefix;
+    history.has_objects = has_objects;
     history.scope = has_objects.then(|| KeySpan::new(prefix, format!("{prefix}\u{7f}")));
     history.aftermath_us = u64::try_from(AFTERMATH.as_micros()).ok();
 }

@@ -1,9 +1,12 @@
 //! The command line: [`Flags`], and what it comes down to: [`Settings`].
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::bail;
-use barque_chaos::cluster;
+use barque_chaos::{cluster, lan};
 use clap::{Args, ValueEnum};
 
 use super::{duration, kind::Kind};
@@ -27,7 +30,7 @@ pub struct Flags {
     /// Whose program the members run
     #[arg(long, value_enum, default_value = "barque")]
     program: Program,
-    /// Kinds of fault, separated by commas, or `all` that this program and machine allow; network faults need root
+    /// Kinds of fault, separated by commas, or `all` that this program and machine allow
     #[arg(long, default_value = "all", value_delimiter = ',')]
     faults: Vec<String>,
     /// What clients do; if not given, all that the program serves
@@ -166,10 +169,12 @@ fn known() -> String {
 }
 
 fn why_not(kind: Kind, program: cluster::Kind, members: usize) -> Option<String> {
-    if !kind.fits(program) {
-        return Some(format!(
-            "{program:?} does not run on the file system that has this fault"
-        ));
+    if let Some(why) = kind.unfit_for(program) {
+        return Some(why.to_owned());
+    }
+    let device = Path::new("/dev/fuse");
+    if kind.needs_disks() && !device.exists() {
+        return Some(format!("there is no {}", device.display()));
     }
     if (kind.needs_lan() || kind == Kind::WipeAndReplace) && members < 3 {
         return Some("it needs three members".to_owned());
@@ -177,10 +182,10 @@ fn why_not(kind: Kind, program: cluster::Kind, members: usize) -> Option<String>
     if matches!(kind, Kind::KillFollower | Kind::StopFollower) && members < 2 {
         return Some("it needs a follower".to_owned());
     }
-    if kind.needs_lan() && !nix::unistd::geteuid().is_root() {
-        return Some("network namespaces need root".to_owned());
+    match kind.needs_lan() {
+        true => lan::impossible(),
+        false => None,
     }
-    None
 }
 
 #[cfg(test)]

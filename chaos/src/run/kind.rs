@@ -42,9 +42,16 @@ impl Kind {
         )
     }
 
-    /// etcd maps its database into memory, which the file system that loses power does not offer; and it asks the
-    /// kernel for the time, past the library that would tell it a wrong one.
-    pub fn fits(self, program: cluster::Kind) -> bool {
-        program == cluster::Kind::Barque || !(self.needs_disks() || self == Kind::ClockJump)
+    /// What keeps a program from being used with this fault.
+    pub fn unfit_for(self, program: cluster::Kind) -> Option<&'static str> {
+        match program {
+            cluster::Kind::Etcd if self.needs_disks() => Some(
+                "etcd maps its database into memory, which the file system with this fault does not offer",
+            ),
+            cluster::Kind::Etcd if self == Kind::ClockJump => {
+                Some("etcd asks the kernel for the time, past the library that would tell it a wrong one")
+            }
+            _ => None,
+        }
     }
 }

@@ -16,7 +16,7 @@ mod watching;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use barque_chaos::lan::{Lan, hide_mounts};
+use barque_chaos::lan::{Lan, become_root, hide_mounts};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -53,6 +53,9 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
 }
 
 fn prepare_ground(settings: &Settings) -> anyhow::Result<Option<Lan>> {
+    if Site::needs_lan(settings) {
+        become_root()?;
+    }
     let is_root = nix::unistd::geteuid().is_root();
     if is_root && settings.faults.iter().any(|kind| kind.needs_disks()) {
         hide_mounts()?;

@@ -166,10 +166,7 @@ impl Watcher<'_> {
             Err(error) => Err(error),
         };
         // Compacted: what happened meanwhile only a list can tell.
-        if followed
-            .as_ref()
-            .is_err_and(|error| error.to_string().contains("410"))
-        {
+        if followed.as_ref().is_err_and(is_gone) {
             *last = None;
         }
         followed
@@ -322,6 +319,12 @@ fn acknowledged(answer: anyhow::Result<bytes::Bytes>, kind: KubernetesType) -> a
         Err(error) if is_refusal(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The answer's status, or that in an event.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let text = error.to_string();
+    text.contains(": 410 ") || text.contains("\"code\":410")
 }
 
 /// Not found, or a conflict: an answer by the rules.

@@ -131,7 +131,7 @@ impl Site {
         self.dice.random_range(0..self.cluster.len())
     }
 
-    /// A member, the leader as often as all others together.
+    /// Any member, half of the time the leader.
     pub async fn victim(&mut self) -> anyhow::Result<usize> {
         match self.dice.random_bool(0.5) {
             true => self.cluster.leader().await,
@@ -163,6 +163,9 @@ impl Site {
             }
         }
         for index in 0..self.cluster.len() {
+            if self.cluster.has_clocks() {
+                self.cluster.set_clock(index, 0)?;
+            }
             match self.cluster.state(index) {
                 MemberState::Running => {}
                 MemberState::Stopped => self.cluster.cont(index)?,

@@ -59,6 +59,8 @@ pub struct History {
     pub kubernetes_writes: Vec<KubernetesWrite>,
     /// The keys that nobody but the recorded clients writes; `None`: all keys.
     pub scope: Option<KeySpan>,
+    /// There were clients of the Kubernetes API; see [`crate::counts`].
+    pub has_objects: bool,
     /// After the last call the members had longer than any lease lives, in good health, before `committed` was told.
     pub outlived_leases: bool,
     /// How much sooner than by the recorder's clock a member's clock may see a lease end.

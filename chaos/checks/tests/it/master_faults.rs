@@ -213,3 +213,11 @@ fn what_was_acknowledged_is_told() {
         "with the same resourceVersion",
     );
 }
+
+#[test]
+fn objects_that_nobody_served() {
+    let mut history = Traffic::default().history();
+    assert!(check(&history, COUNTS).passed());
+    history.has_objects = true;
+    assert_caught(&history, COUNTS, "0 changes of objects were acknowledged");
+}

@@ -67,14 +67,24 @@ impl Membership {
             .map_err(|status| MemberError::from_status(&status))
     }
 
+    /// As the leader; not to be dropped before its end: it would leave a change that nobody knows the outcome of.
     pub async fn change_here(&self, request: pb::MemberChangeRequest) -> Result<(), MemberError> {
         let _one = match planted("conflicting-membership-changes") {
             true => None,
             false => Some(self.changing.lock().await),
         };
-        if self.leadership.borrow().leader != Some(MemberId(self.me)) {
-            return Err(MemberError::NoLeader);
+        for _ in 0..ATTEMPTS {
+            match self.attempt(request.clone()).await {
+                // Computed anew: the other change may be what this one was computed from.
+                Err(MemberError::InProgress) => sleep(RETRY_AFTER).await,
+                done => return done,
+            }
         }
+        Err(MemberError::TimedOut)
+    }
+
+    async fn attempt(&self, request: pb::MemberChangeRequest) -> Result<(), MemberError> {
+        self.wait_to_lead().await?;
         let id = request.id;
         let current = self.latest().await?;
         let kind = request.kind();
@@ -89,6 +99,17 @@ impl Membership {
             Kind::Remove => self.remove(&current, id).await,
             Kind::Update => self.update(&current, id, node.peer_urls).await,
             Kind::None => Err(MemberError::NotFound),
+        }
+    }
+
+    /// Until an entry of this leader's own term is committed, what it has inherited may still be undone.
+    async fn wait_to_lead(&self) -> Result<(), MemberError> {
+        let mut leadership = self.leadership.clone();
+        let me = Some(MemberId(self.me));
+        let decided = leadership.wait_for(|now| now.is_self || now.leader != me).await;
+        match decided {
+            Ok(now) if now.is_self => Ok(()),
+            _ => Err(MemberError::NoLeader),
         }
     }
 
@@ -193,9 +214,6 @@ impl Membership {
         if shares_url(current, id, &peer_urls) {
             return Err(MemberError::Exists);
         }
-        if node.peer_urls == peer_urls {
-            return Ok(());
-        }
         self.set_node(current, id, Node { peer_urls, ..node }).await
     }
 
@@ -216,21 +234,17 @@ impl Membership {
         change: ChangeMembers<u64, Node>,
         retain: bool,
     ) -> Result<(), MemberError> {
-        for _ in 0..ATTEMPTS {
-            let changed = self.raft.change_membership(change.clone(), retain).await;
-            match changed {
-                Ok(_) => return Ok(()),
-                // Another change, of an earlier leader perhaps, is not committed yet.
-                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
-                ))) => tokio::time::sleep(RETRY_AFTER).await,
-                Err(error) => {
-                    tracing::warn!(%error, "the membership was not changed");
-                    return Err(MemberError::NoLeader);
-                }
+        match self.raft.change_membership(change, retain).await {
+            Ok(_) => Ok(()),
+            // Another change, of an earlier leader perhaps, is not committed yet.
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+            ))) => Err(MemberError::InProgress),
+            Err(error) => {
+                tracing::warn!(%error, "the membership was not changed");
+                Err(MemberError::NoLeader)
             }
         }
-        Err(MemberError::TimedOut)
     }
 }
 

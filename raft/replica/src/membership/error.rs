@@ -20,6 +20,9 @@ pub enum MemberError {
     /// Members that vote do not answer the leader.
     #[error("unhealthy cluster")]
     Unhealthy,
+    /// Another change is not committed yet.
+    #[error("a change of the membership is under way")]
+    InProgress,
     #[error("no leader")]
     NoLeader,
     #[error("request timed out")]
@@ -31,7 +34,7 @@ impl MemberError {
         match self {
             Self::NotFound => Status::not_found(self.to_string()),
             Self::Exists => Status::already_exists(self.to_string()),
-            Self::NoLeader => Status::unavailable(self.to_string()),
+            Self::NoLeader | Self::InProgress => Status::unavailable(self.to_string()),
             Self::TimedOut => Status::deadline_exceeded(self.to_string()),
             _ => Status::aborted(self.to_string()),
         }

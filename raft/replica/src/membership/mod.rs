@@ -109,6 +109,7 @@ impl Membership {
     pub async fn follow(self, gate: Gate, known: impl Fn(&Members) + Send + 'static) {
         let mut server = self.raft.server_metrics();
         let mut before: BTreeSet<u64> = BTreeSet::new();
+        let mut asks = false;
         loop {
             let (membership, committed) = {
                 let metrics = server.borrow_watched();
@@ -118,7 +119,9 @@ impl Membership {
             // Only what is committed is final.
             let now: BTreeSet<u64> = committed.nodes().map(|(id, _)| *id).collect();
             gate.remove(before.difference(&now).copied());
-            if before.contains(&self.me) && membership.get_node(&self.me).is_none() {
+            let is_out = before.contains(&self.me) && membership.get_node(&self.me).is_none();
+            let asked = std::mem::replace(&mut asks, is_out);
+            if is_out && !asked {
                 tokio::spawn(self.clone().ask_for_fate(membership.clone()));
             }
             before = now;

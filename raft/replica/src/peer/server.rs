@@ -19,7 +19,7 @@ use super::{
     Gate, MAX_MESSAGE_BYTES, append, discovery::Directory, listener::Incoming, snapshot_receive::Receiver,
 };
 use crate::{
-    KeepAlive, ReadBarrierError,
+    KeepAlive, MemberError, ReadBarrierError,
     blocking::block,
     codec,
     membership::Announcement,
@@ -258,7 +258,10 @@ impl RaftService for PeerService {
     }
 
     async fn member_change(&self, request: Request<pb::MemberChangeRequest>) -> Reply<pb::MemberChangeReply> {
-        let changed = self.member()?.membership.change_here(request.into_inner()).await;
+        let (membership, request) = (self.member()?.membership.clone(), request.into_inner());
+        // Whoever asked may hang up; the change goes on.
+        let changed = tokio::spawn(async move { membership.change_here(request).await }).await;
+        let changed = changed.unwrap_or(Err(MemberError::NoLeader));
         changed.map_err(|error| error.to_status())?;
         Ok(self.reply(pb::MemberChangeReply {}))
     }
