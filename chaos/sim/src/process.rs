@@ -133,7 +133,11 @@ impl Processes {
         slot: Slot,
         task: impl Future<Output = T> + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        let runtime = Arc::new(new_runtime()?);
+        // By its own clock: timers before a runtime's beginning are due at once.
+        interpose::enter(slot);
+        let runtime = new_runtime();
+        interpose::enter(WORLD);
+        let runtime = Arc::new(runtime?);
         let task = runtime.spawn(task);
         let process = Process {
             runtime,
