@@ -2,8 +2,11 @@
 //! for an outgoing connection while the member that listens there is down.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
+    io,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -25,17 +28,14 @@ impl Port {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let locks = std::env::temp_dir().join("barque-ports");
         std::fs::create_dir_all(&locks).with_context(|| locks.display().to_string())?;
+        // Everybody's, as the directory above is; only its owner can say so.
+        let _ = std::fs::set_permissions(&locks, Permissions::from_mode(0o1777));
         for _ in 0..COUNT {
             let step = NEXT.fetch_add(1, Ordering::Relaxed);
             // Processes start at different places, so that they seldom try one another's ports.
             let number = FIRST + (process::id().wrapping_mul(131).wrapping_add(step)) % COUNT;
             let number = u16::try_from(number)?;
-            let lock = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(locks.join(number.to_string()))
-                .context("a lock file of a port")?;
+            let lock = open(&locks.join(number.to_string())).context("a lock file of a port")?;
             if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok() {
                 return Ok(Port { number, _lock: lock });
             }
@@ -45,6 +45,15 @@ impl Port {
 
     pub fn number(&self) -> u16 {
         self.number
+    }
+}
+
+/// A lock needs no right to write: the file may be another user's.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    match options.create(true).truncate(false).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+        opened => opened,
     }
 }
 
