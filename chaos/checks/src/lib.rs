@@ -19,4 +19,4 @@ pub mod verdict;
 pub mod watches;
 
 pub use history::History;
-pub use verdict::{Check, Verdict, Violation, check_all, overall};
+pub use verdict::{Check, Findings, Verdict, Violation, check_all, overall};

@@ -133,7 +133,7 @@ impl fmt::Display for Violation {
 }
 
 impl Violation {
-    pub(crate) fn new(text: impl Into<String>) -> Violation {
+    pub fn new(text: impl Into<String>) -> Violation {
         Violation {
             text: text.into(),
             ..Violation::default()
@@ -157,7 +157,7 @@ impl Violation {
 }
 
 /// A check under way.
-pub(crate) struct Findings {
+pub struct Findings {
     name: &'static str,
     checked: u64,
     violations: Vec<Violation>,

@@ -1,6 +1,6 @@
 //! Whether members are left with tasks that nobody waits for: [`Tasks`].
 
-use barque_checks::verdict::{Check, Verdict, Violation};
+use barque_checks::{Check, Findings, Violation};
 
 /// How many tasks members have while nobody calls: as many at the end as at the beginning, or some were left over.
 pub struct Tasks {
@@ -15,25 +15,16 @@ impl Tasks {
     pub fn check(&self) -> Check {
         let others = self.before.len().saturating_sub(1);
         let most = self.before.iter().max().copied().unwrap_or(0) + Tasks::SLACK * others;
-        let left_over = self.after.iter().enumerate().filter(|(_, after)| **after > most);
-        let violations: Vec<Violation> = left_over
-            .map(|(member, after)| Violation {
-                text: format!(
+        let mut findings = Findings::new("tasks back to the baseline");
+        findings.count(self.after.len());
+        for (member, after) in self.after.iter().enumerate() {
+            if *after > most {
+                findings.add(Violation::new(format!(
                     "member {member} has {after} tasks; at the beginning there were {:?}",
                     self.before
-                ),
-                ..Violation::default()
-            })
-            .collect();
-        Check {
-            name: "tasks back to the baseline".to_owned(),
-            verdict: match violations.is_empty() {
-                true => Verdict::Passed,
-                false => Verdict::Failed,
-            },
-            checked: self.after.len() as u64,
-            violations,
-            more_violations: 0,
+                )));
+            }
         }
+        findings.done()
     }
 }

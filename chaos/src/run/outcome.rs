@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use anyhow::Context;
 use barque_checks::{
-    Check, Verdict, Violation,
+    Check, Findings, Verdict, Violation,
     availability::availability,
     check_all,
     history::{FaultRecord, History, WatchKind},
@@ -38,20 +38,10 @@ pub fn write_and_tell(settings: &Settings, mut ran: Ran) -> anyhow::Result<bool>
 
 /// The run went to its end.
 fn unbroken(broken: &[String]) -> Check {
-    let violation = |text: &String| Violation {
-        text: text.clone(),
-        ..Violation::default()
-    };
-    Check {
-        name: "the cluster recovers from each fault".to_owned(),
-        verdict: match broken.is_empty() {
-            true => Verdict::Passed,
-            false => Verdict::Failed,
-        },
-        checked: 1,
-        violations: broken.iter().map(violation).collect(),
-        more_violations: 0,
-    }
+    let mut findings = Findings::new("the cluster recovers from each fault");
+    findings.count(1);
+    findings.add_all(broken.iter().map(Violation::new));
+    findings.done()
 }
 
 fn write(settings: &Settings, history: &History, checks: &[Check]) -> anyhow::Result<()> {

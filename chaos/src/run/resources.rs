@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::Context;
 use barque_chaos::cluster::Cluster;
-use barque_checks::{Check, Verdict, Violation};
+use barque_checks::{Check, Findings, Violation};
 
 /// A member has read and written since, and may keep files and threads for a while.
 const MORE_BYTES: u64 = 192 << 20;
@@ -56,32 +56,23 @@ impl std::fmt::Display for Resources {
 
 /// Without clients, what members hold is about what it was before there were any.
 pub fn check(before: &[Resources], after: &[Resources]) -> Check {
-    let mut violations = Vec::new();
+    let mut findings = Findings::new("resources back to the baseline");
+    findings.count(after.len());
     for (index, (before, after)) in before.iter().zip(after).enumerate() {
         let grew = after.resident_bytes > before.resident_bytes + MORE_BYTES
             || after.descriptors > before.descriptors + MORE_DESCRIPTORS
             || after.threads > before.threads + MORE_THREADS;
         if grew {
-            violations.push(Violation {
-                text: format!("member {}: before {before}; after {after}", index + 1),
-                ..Violation::default()
-            });
+            findings.add(Violation::new(format!(
+                "member {}: before {before}; after {after}",
+                index + 1
+            )));
         }
     }
-    let verdict = match violations.is_empty() {
-        true if before.len() == after.len() => Verdict::Passed,
-        true => Verdict::Undecided {
-            why: "not every member could be looked at".to_owned(),
-        },
-        false => Verdict::Failed,
-    };
-    Check {
-        name: "resources back to the baseline".to_owned(),
-        verdict,
-        checked: after.len() as u64,
-        violations,
-        more_violations: 0,
+    if before.len() != after.len() {
+        findings.undecided("not every member could be looked at");
     }
+    findings.done()
 }
 
 #[cfg(test)]

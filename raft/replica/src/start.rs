@@ -79,8 +79,8 @@ pub async fn start(mut config: ReplicaConfig) -> Result<Started, StartError> {
     let membership = latest(&core.raft)
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
-    bind(&core.gate, &membership);
-    directory.list(&membership);
+    bind(&core.gate, membership.membership());
+    directory.list(membership.membership());
     let started = core.run(&config, &directory, ground.phase);
     service.run(started.running.clone());
     tokio::spawn(note_log(

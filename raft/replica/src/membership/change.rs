@@ -7,6 +7,7 @@ use openraft::{
     ChangeMembers, Instant as _,
     async_runtime::watch::WatchReceiver,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
+    raft::Precondition,
 };
 use pb::member_change_request::Kind;
 use tokio::time::sleep;
@@ -16,7 +17,7 @@ use crate::{
     MemberId, codec,
     peer::link::Lane,
     planted,
-    types::{Membership as Members, Node},
+    types::{Membership as Members, Node, StoredMembership},
 };
 
 const ATTEMPTS: usize = 50;
@@ -113,28 +114,33 @@ impl Membership {
         }
     }
 
-    async fn add(&self, current: &Members, id: u64, node: Node) -> Result<(), MemberError> {
-        if current.get_node(&id).is_some() || shares_url(current, id, &node.peer_urls) {
+    async fn add(&self, current: &StoredMembership, id: u64, node: Node) -> Result<(), MemberError> {
+        let members = current.membership();
+        if members.get_node(&id).is_some() || shares_url(members, id, &node.peer_urls) {
             return Err(MemberError::Exists);
         }
-        let (voters, to_vote) = (voters(current), to_vote(current));
+        let (voters, to_vote) = (voters(members), to_vote(members));
         if node.to_vote {
-            if !enough_started(current, &voters, to_vote.len() + 1) {
+            if !enough_started(members, &voters, to_vote.len() + 1) {
                 return Err(MemberError::NotEnoughStarted);
             }
-        } else if current.nodes().count() - voters.len() - to_vote.len() >= LEARNERS_MAX {
+        } else if members.nodes().count() - voters.len() - to_vote.len() >= LEARNERS_MAX {
             return Err(MemberError::TooManyLearners);
         }
         if !voters.union(&to_vote).all(|id| self.is_active(*id)) {
             return Err(MemberError::Unhealthy);
         }
-        self.change(ChangeMembers::AddNodes(BTreeMap::from([(id, node)])), true)
-            .await
+        self.change(
+            current,
+            ChangeMembers::AddNodes(BTreeMap::from([(id, node)])),
+            true,
+        )
+        .await
     }
 
-    async fn promote(&self, current: &Members, id: u64) -> Result<(), MemberError> {
+    async fn promote(&self, current: &StoredMembership, id: u64) -> Result<(), MemberError> {
         let node = current.get_node(&id).ok_or(MemberError::NotFound)?;
-        let mut voters = voters(current);
+        let mut voters = voters(current.membership());
         if !voters.insert(id) {
             return Err(MemberError::NotLearner);
         }
@@ -142,14 +148,15 @@ impl Membership {
         if node.incarnation == 0 || !self.in_sync(id) {
             return Err(MemberError::LearnerNotReady);
         }
-        if !enough_started(current, &voters, 0) {
+        if !enough_started(current.membership(), &voters, 0) {
             return Err(MemberError::NotEnoughStarted);
         }
-        self.make_voter(id).await
+        self.make_voter(current, id).await
     }
 
-    pub(super) async fn make_voter(&self, id: u64) -> Result<(), MemberError> {
-        self.change(ChangeMembers::AddVoterIds([id].into()), true).await
+    pub(super) async fn make_voter(&self, current: &StoredMembership, id: u64) -> Result<(), MemberError> {
+        self.change(current, ChangeMembers::AddVoterIds([id].into()), true)
+            .await
     }
 
     /// How much of the leader's log a member has, and how long that log is.
@@ -189,15 +196,17 @@ impl Membership {
         acked.is_some_and(|acked| acked.elapsed() < self.election_timeout)
     }
 
-    async fn remove(&self, current: &Members, id: u64) -> Result<(), MemberError> {
+    async fn remove(&self, current: &StoredMembership, id: u64) -> Result<(), MemberError> {
         if current.get_node(&id).is_none() {
             return Err(MemberError::NotFound);
         }
-        let mut left = voters(current);
+        let mut left = voters(current.membership());
         if !left.remove(&id) {
-            return self.change(ChangeMembers::RemoveNodes([id].into()), false).await;
+            return self
+                .change(current, ChangeMembers::RemoveNodes([id].into()), false)
+                .await;
         }
-        if !enough_started(current, &left, 0) {
+        if !enough_started(current.membership(), &left, 0) {
             return Err(MemberError::NotEnoughStarted);
         }
         // Whoever is down takes nothing from the quorum by leaving.
@@ -205,41 +214,67 @@ impl Membership {
         if self.is_active(id) && active < quorum(left.len()) {
             return Err(MemberError::Unhealthy);
         }
-        self.change(ChangeMembers::RemoveVoters([id].into()), false).await
+        self.change(current, ChangeMembers::RemoveVoters([id].into()), false)
+            .await
     }
 
     /// Other peer URLs. Every call says whom it means and every reply who answers, so a wrong URL reaches nobody.
-    async fn update(&self, current: &Members, id: u64, peer_urls: Vec<String>) -> Result<(), MemberError> {
+    async fn update(
+        &self,
+        current: &StoredMembership,
+        id: u64,
+        peer_urls: Vec<String>,
+    ) -> Result<(), MemberError> {
         let node = current.get_node(&id).ok_or(MemberError::NotFound)?.clone();
-        if shares_url(current, id, &peer_urls) {
+        if shares_url(current.membership(), id, &peer_urls) {
             return Err(MemberError::Exists);
         }
         self.set_node(current, id, Node { peer_urls, ..node }).await
     }
 
-    pub(super) async fn set_node(&self, current: &Members, id: u64, node: Node) -> Result<(), MemberError> {
+    pub(super) async fn set_node(
+        &self,
+        current: &StoredMembership,
+        id: u64,
+        node: Node,
+    ) -> Result<(), MemberError> {
         if planted("conflicting-membership-changes") {
             sleep(RETRY_AFTER).await;
             let mut nodes: BTreeMap<u64, Node> =
                 current.nodes().map(|(id, node)| (*id, node.clone())).collect();
             nodes.insert(id, node);
-            return self.change(ChangeMembers::ReplaceAllNodes(nodes), true).await;
+            return self
+                .change(current, ChangeMembers::ReplaceAllNodes(nodes), true)
+                .await;
         }
-        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, node)])), true)
-            .await
+        self.change(
+            current,
+            ChangeMembers::SetNodes(BTreeMap::from([(id, node)])),
+            true,
+        )
+        .await
     }
 
+    /// Changes the membership that was looked at, or nothing: another leader may have changed it since.
     pub(super) async fn change(
         &self,
+        current: &StoredMembership,
         change: ChangeMembers<u64, Node>,
         retain: bool,
     ) -> Result<(), MemberError> {
-        match self.raft.change_membership(change, retain).await {
+        let unchanged =
+            (!planted("conflicting-membership-changes")).then(|| Precondition::LastMembershipLogId {
+                last_membership_log_id: *current.log_id(),
+            });
+        match self.raft.change_membership_if(change, retain, unchanged).await {
             Ok(_) => Ok(()),
-            // Another change, of an earlier leader perhaps, is not committed yet.
-            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
-            ))) => Err(MemberError::InProgress),
+            // Another change, of an earlier leader perhaps, is not committed yet, or came first.
+            Err(RaftError::APIError(
+                ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                )
+                | ClientWriteError::PreconditionFailed(_),
+            )) => Err(MemberError::InProgress),
             Err(error) => {
                 tracing::warn!(%error, "the membership was not changed");
                 Err(MemberError::NoLeader)

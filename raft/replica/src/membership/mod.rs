@@ -24,7 +24,7 @@ use crate::{
         Gate,
         link::{Lane, Links},
     },
-    types::{Fatal, Membership as Members, Node, Raft},
+    types::{Fatal, Membership as Members, Node, Raft, StoredMembership},
 };
 
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -53,8 +53,8 @@ pub fn bind(gate: &Gate, membership: &Members) {
 }
 
 /// As Raft has it now; what it publishes lags behind a little.
-pub async fn latest(raft: &Raft) -> Result<Members, Fatal> {
-    raft.with_raft_state(|state| state.membership_state.effective().membership().clone())
+pub async fn latest(raft: &Raft) -> Result<StoredMembership, Fatal> {
+    raft.with_raft_state(|state| state.membership_state.effective().as_ref().clone())
         .await
 }
 
@@ -97,7 +97,7 @@ impl Membership {
             .clone()
     }
 
-    async fn latest(&self) -> Result<Members, MemberError> {
+    async fn latest(&self) -> Result<StoredMembership, MemberError> {
         latest(&self.raft).await.map_err(|_| MemberError::NoLeader)
     }
 

@@ -9,7 +9,7 @@ use super::{MemberError, Membership, RETRY_AFTER, is_joint, to_vote};
 
 impl Membership {
     /// As the leader: ends what an earlier leader left half done, and makes voters of those that were added to become
-    /// ones, once they have caught up.
+    /// ones, one at a time, once they have caught up.
     pub async fn tend(self) {
         let mut server = self.raft.server_metrics();
         let mut leadership = self.leadership.clone();
@@ -32,18 +32,19 @@ impl Membership {
     async fn tend_once(&self) -> Result<(), MemberError> {
         let _one = self.changing.lock().await;
         let current = self.latest().await?;
-        if is_joint(&current) {
+        if is_joint(current.membership()) {
             tracing::info!("finishing the change of membership that an earlier leader began");
             return self
-                .change(ChangeMembers::AddVoterIds(BTreeSet::new()), false)
+                .change(&current, ChangeMembers::AddVoterIds(BTreeSet::new()), false)
                 .await;
         }
-        for id in to_vote(&current) {
-            let told = current.get_node(&id).is_some_and(|node| node.incarnation != 0);
-            if told && self.is_active(id) && self.has_caught_up(id) {
-                self.make_voter(id).await?;
-                tracing::info!(member = format!("{id:x}"), "has caught up, and votes from now on");
-            }
+        let is_ready = |id: &u64| {
+            let told = current.get_node(id).is_some_and(|node| node.incarnation != 0);
+            told && self.is_active(*id) && self.has_caught_up(*id)
+        };
+        if let Some(id) = to_vote(current.membership()).into_iter().find(is_ready) {
+            self.make_voter(&current, id).await?;
+            tracing::info!(member = format!("{id:x}"), "has caught up, and votes from now on");
         }
         Ok(())
     }
