@@ -149,6 +149,12 @@ impl Shrinking<'_> {
     }
 
     fn contradicts(&mut self) -> bool {
+        // Going over all of them costs something however few remain.
+        let Some(left) = self.steps.checked_sub(self.entries.len() as u64) else {
+            *self.steps = 0;
+            return false;
+        };
+        *self.steps = left;
         let entries = self.remaining();
         let Some(left) = self.steps.checked_sub(entries.len() as u64 * STEPS_PER_ENTRY) else {
             *self.steps = 0;

@@ -99,6 +99,10 @@ pub const BUGS: &[Bug] = &[
         "wiped-voter-votes",
         "a member that lost its data votes under its old ID",
     ),
+    bug(
+        "identity-not-synced",
+        "what a member notes of itself and of its peers is written and not synced",
+    ),
 ];
 
 #[cfg(feature = "planted")]

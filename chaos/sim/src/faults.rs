@@ -133,7 +133,7 @@ pub async fn inflict(world: &mut World, kind: Kind) -> FaultRecord {
 
 async fn act(world: &mut World, kind: Kind) -> Seen {
     match kind {
-        Kind::PowerCut => crash(world, true).await,
+        Kind::PowerCut => power_cut(world).await,
         Kind::PowerCutAll => crash_all(world).await,
         Kind::Restart => restart(world).await,
         Kind::Reset => reset(world),
@@ -143,18 +143,46 @@ async fn act(world: &mut World, kind: Kind) -> Seen {
         Kind::WallClock => wall_clock(world).await,
         Kind::Members => operator::change_members(world).await,
         Kind::Wipe => operator::wipe(world).await,
-        _ => crash(world, false).await,
+        _ => kill(world).await,
     }
 }
 
-async fn crash(world: &mut World, power: bool) -> Seen {
+async fn kill(world: &mut World) -> Seen {
     let at = victim(world);
+    crash(world, at, false).await
+}
+
+/// Half of the time the disk dawdles before: then much is written and little synced when the power goes.
+async fn power_cut(world: &mut World) -> Seen {
+    let at = victim(world);
+    if world.rng.random_bool(0.5) {
+        let sync_us = world.rng.random_range(20_000..600_000);
+        world.members[at].disk.set_pace(sync_us / 4, sync_us);
+        pause(world, 20, 1000).await;
+    }
+    let seen = crash(world, at, true).await;
+    world.members[at].disk.set_healthy_pace();
+    seen
+}
+
+async fn crash(world: &mut World, at: usize, power: bool) -> Seen {
     let id = world.members[at].id;
     let served = world.members[at].serves();
     world.members[at].crash(power);
     pause(world, 10, 6000).await;
     start(world, at);
     (vec![id], served.then(|| "it served until then".into()))
+}
+
+/// Power cuts while the cluster comes up for the first time; no kind that a run asks for.
+pub async fn at_birth(world: &mut World) {
+    for _ in 0..world.rng.random_range(0..4) {
+        pause(world, 1, 800).await;
+        let at = world.rng.random_range(0..world.members.len());
+        world.members[at].crash(true);
+        pause(world, 1, 800).await;
+        start(world, at);
+    }
 }
 
 async fn crash_all(world: &mut World) -> Seen {

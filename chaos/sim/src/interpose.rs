@@ -1,10 +1,11 @@
-//! The three functions of the C library by which anything from outside reaches this process: the clock, random
-//! bytes, and waiting for events.
+//! The functions of the C library by which anything from outside reaches this process, the clock, random bytes and
+//! waiting for events, and those by which it makes files durable.
 //!
 //! They are defined here, and the linker prefers them to the C library's, so that everything above (the standard
 //! library's hash seeds and clocks, tokio's timers, openraft's election timeouts) draws from one seed and lives in
 //! simulated time without knowing. Until [`begin`] is called they pass everything on to the kernel. Waiting does not
-//! wait: whoever would is told to [`crate::process`], where the turn goes to another.
+//! wait: whoever would is told to [`crate::process`], where the turn goes to another. Syncing writes nothing: it is
+//! noted by [`crate::files`], which has power cuts.
 //!
 //! Each process of the simulation has its clock: it runs a little fast or slow, and its wall clock is wrong.
 
@@ -16,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use crate::process::{self, Slot};
+use crate::{
+    files,
+    process::{self, Slot},
+};
 
 static SIMULATED: AtomicBool = AtomicBool::new(false);
 /// By the clock of the world, which is right.
@@ -215,4 +219,31 @@ pub unsafe extern "C" fn epoll_wait(
     process::looks(u64::try_from(timeout_ms).ok().map(Duration::from_millis));
     // SAFETY: the caller's promise, passed on.
     unsafe { kernel_wait(epoll, events, max, 0) }
+}
+
+/// Notes what is durable now, or has the kernel see to it.
+fn sync(file: c_int, call: c_long) -> c_int {
+    if !SIMULATED.load(SeqCst) {
+        // SAFETY: no memory is passed.
+        return unsafe { libc::syscall(call, file) as c_int };
+    }
+    match files::note_sync(CURRENT.load(SeqCst), file) {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!(%error, "a simulated sync failed");
+            // SAFETY: the place of this thread's `errno` is always valid.
+            unsafe { *libc::__errno_location() = libc::EIO };
+            -1
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn fsync(file: c_int) -> c_int {
+    sync(file, libc::SYS_fsync)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn fdatasync(file: c_int) -> c_int {
+    sync(file, libc::SYS_fdatasync)
 }

@@ -1,11 +1,13 @@
 //! `barque chaos sim`: whole clusters in simulated time, each from one seed.
 
 mod faults;
+mod files;
 mod host;
 #[cfg(feature = "planted")]
 mod hunt;
 mod interpose;
 mod lasting;
+mod lives;
 mod member;
 mod network;
 mod operator;

@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 
 use crate::{
+    files::Files,
     host::{CLIENT_PORT, Disk, PEER_PORT, SimHost, name},
     interpose::now_us,
+    lives::Lives,
     network::{HostId, Network},
     process::{self, Processes, Slot},
 };
@@ -36,6 +38,7 @@ pub struct Premises {
     pub network: Network,
     pub processes: Processes,
     pub recorder: Recorder,
+    pub lives: Lives,
     /// A directory for all of them.
     pub root: PathBuf,
 }
@@ -43,6 +46,7 @@ pub struct Premises {
 pub struct Member {
     pub id: HostId,
     pub disk: Arc<Disk>,
+    files: Files,
     premises: Premises,
     settings: Settings,
     /// `--initial-cluster`, and whether it is a new one.
@@ -60,8 +64,18 @@ struct Running {
     serves: bool,
 }
 
+impl Running {
+    fn head(&self) -> i64 {
+        self.replica.store().head().revision.0
+    }
+}
+
 pub fn peer_url(id: HostId) -> String {
     format!("http://{}:{PEER_PORT}", name(id))
+}
+
+fn slot(id: HostId) -> Slot {
+    id as Slot + 1
 }
 
 impl Member {
@@ -76,6 +90,7 @@ impl Member {
         Member {
             id,
             disk: Arc::new(Disk::new(seed)),
+            files: Files::new(slot(id), premises.root.join(name(id)), seed),
             premises,
             settings,
             cluster,
@@ -87,7 +102,7 @@ impl Member {
 
     /// The process of its lives, and its clock.
     pub fn slot(&self) -> Slot {
-        self.id as Slot + 1
+        slot(self.id)
     }
 
     /// It stopped by itself, as it must when its disk fails: whoever watches over the process starts it again.
@@ -170,11 +185,16 @@ impl Member {
         self.disk.restore_power();
         let dir = self.dir();
         fs::create_dir_all(&dir)?;
-        let (config, running) = (self.config(dir), self.running.clone());
+        let (config, running) = (self.config(dir.clone()), self.running.clone());
         let (network, id) = (self.premises.network.clone(), self.id);
-        let recorder = self.premises.recorder.clone();
+        let (recorder, lives) = (self.premises.recorder.clone(), self.premises.lives.clone());
+        let left = self.files.left.clone();
         let life = self.premises.processes.start(self.slot(), async move {
-            if let Err(error) = live(id, config, network, running, recorder).await {
+            let ended = match left.lay_out(slot(id), &dir) {
+                Ok(()) => live(id, config, network, running, recorder, lives).await,
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = ended {
                 tracing::warn!(member = id, error, "a member has stopped");
             }
             process::exit();
@@ -185,11 +205,17 @@ impl Member {
 
     /// Ends the life at this moment; `power`: what was not synced is forgotten.
     pub fn crash(&mut self, power: bool) {
+        if let Some(running) = self.running.lock().as_ref().filter(|running| running.serves) {
+            self.premises.lives.ended(self.id, running.head());
+        }
         self.premises.processes.kill(self.slot());
         self.premises.network.crash(self.id, power);
         match power {
             true => self.disk.cut_power(),
             false => self.disk.halt(),
+        }
+        if let Err(error) = self.files.end_life(power) {
+            tracing::error!(member = self.id, %error, "what its files leave cannot be told");
         }
         self.life = None;
         *self.running.lock() = None;
@@ -219,18 +245,16 @@ impl Member {
     }
 
     /// An empty member in the place of one that was removed: it joins the cluster that there is.
-    pub fn replace(&mut self, seed: u64) -> io::Result<()> {
+    pub fn replace(&mut self, seed: u64) {
         self.new_cluster = false;
-        self.wipe(seed)
+        self.wipe(seed);
     }
 
     /// The data is gone, disks and all.
-    pub fn wipe(&mut self, seed: u64) -> io::Result<()> {
+    pub fn wipe(&mut self, seed: u64) {
         self.disk = Arc::new(Disk::new(seed));
-        match fs::remove_dir_all(self.dir()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.files.wipe();
+        self.premises.lives.wiped(self.id);
     }
 }
 
@@ -240,6 +264,7 @@ async fn live(
     network: Network,
     running: Arc<Mutex<Option<Running>>>,
     recorder: Recorder,
+    lives: Lives,
 ) -> Result<(), String> {
     let replica = Replica::start_on(Handle::current(), config)
         .await
@@ -276,6 +301,7 @@ async fn live(
     });
     if let Some(running) = running.lock().as_mut() {
         running.serves = true;
+        lives.began_to_serve(id, running.head());
     }
     Err(format!("it stopped: {}", replica.failed().await))
 }

@@ -172,9 +172,7 @@ pub async fn wipe(world: &mut World) -> Seen {
     }
     let seed = world.rng.random();
     world.members[at].crash(true);
-    if let Err(error) = world.members[at].wipe(seed) {
-        tracing::error!(%error, "a simulated member's directory cannot be removed");
-    }
+    world.members[at].wipe(seed);
     if let Some((_, ahead)) = ambush {
         world.network.heal();
         isolate(world, ahead);
@@ -228,9 +226,7 @@ async fn replace(world: &mut World, at: usize, old: MemberId) -> bool {
         if !exchange(world, old, peer_url(world.members[at].id)).await {
             continue;
         }
-        if let Err(error) = world.members[at].replace(seed) {
-            tracing::error!(%error, "a simulated member's directory cannot be removed");
-        }
+        world.members[at].replace(seed);
         start(world, at);
         return votes(world, old, at).await;
     }

@@ -2,15 +2,14 @@
 
 use std::{io, time::Duration};
 
-use barque_checks::{
-    history::History,
-    verdict::{Check, Verdict, check_all, overall},
-};
+use barque_checks::{Check, Findings, Verdict, Violation, check_all, history::History, overall};
 use barque_traffic::{Collector, Plan, tasks};
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{interpose::now_us, process::Processes, tasks::Tasks, trouble::trouble, world::World};
+use crate::{
+    faults::at_birth, interpose::now_us, process::Processes, tasks::Tasks, trouble::trouble, world::World,
+};
 
 /// What a run amounted to.
 pub struct Ran {
@@ -29,10 +28,10 @@ const LEASES_END: Duration = Duration::from_secs(9);
 /// Everything happens on the calling thread.
 pub fn run(seed: u64, duration: Duration) -> io::Result<Ran> {
     let processes = Processes::default();
-    let (history, tasks) = processes.run(simulate(seed, duration, processes.clone()))??;
+    let (history, own_checks) = processes.run(simulate(seed, duration, processes.clone()))??;
     let simulated_us = now_us();
     let mut checks = check_all(&history);
-    checks.push(tasks.check());
+    checks.extend(own_checks);
     let verdict = overall(&checks);
     Ok(Ran {
         history,
@@ -42,11 +41,13 @@ pub fn run(seed: u64, duration: Duration) -> io::Result<Ran> {
     })
 }
 
-async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Result<(History, Tasks)> {
+/// The history, and what only the simulation can check.
+async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Result<(History, Vec<Check>)> {
     let mut world = World::new(seed, processes)?;
     let plan = plan(&mut world, seed);
     let (recorder, collector) = (world.recorder.clone(), Collector::default());
     world.start_all()?;
+    at_birth(&mut world).await;
     if !world.all_serve().await? {
         return Err(io::Error::other("the cluster did not come up within a minute"));
     }
@@ -57,13 +58,13 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
         .into_iter()
         .map(tokio::spawn)
         .collect();
-    sleep(QUIET).await;
+    world.rest(QUIET).await?;
     trouble(&mut world, Instant::now() + duration).await?;
-    sleep(QUIET).await;
-    let served = world.all_serve().await?;
-    sleep(QUIET).await;
+    world.rest(QUIET).await?;
+    let all_serve = world.all_serve().await?;
+    world.rest(QUIET).await?;
     recorder.stop();
-    let end = finish(&world, &collector, &plan).await;
+    let all_agree = finish(&mut world, &collector, &plan).await?;
     for client in clients {
         client.abort();
     }
@@ -81,13 +82,31 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
         history.clock_tolerance_us = 50_000;
         history.outlived_leases = true;
     });
-    match served && end {
-        true => Ok((recorder.history(std::mem::take), tasks)),
-        false => Err(io::Error::other(format!(
-            "the cluster did not recover within a minute: all serve: {served}, all agree: {end}, {:?}",
-            world.states()
-        ))),
+    let checks = vec![
+        tasks.check(),
+        world.lives.check(),
+        recovered(&world, all_serve, all_agree),
+    ];
+    Ok((recorder.history(std::mem::take), checks))
+}
+
+/// A minute without faults is enough to have all members back.
+fn recovered(world: &World, all_serve: bool, all_agree: bool) -> Check {
+    let mut findings = Findings::new("the cluster recovers");
+    findings.count(world.members.len());
+    if !all_serve {
+        findings.add(Violation::new(format!(
+            "not every member serves: {:?}",
+            world.serving()
+        )));
     }
+    if !all_agree {
+        findings.add(Violation::new(format!(
+            "members do not come to agree: {:?}",
+            world.states()
+        )));
+    }
+    findings.done()
 }
 
 fn plan(world: &mut World, seed: u64) -> Plan {
@@ -106,21 +125,20 @@ fn plan(world: &mut World, seed: u64) -> Plan {
     }
 }
 
-/// Waits until the collector has everything and all members agree.
-async fn finish(world: &World, collector: &Collector, plan: &Plan) -> bool {
+/// Waits until the collector has everything and all members agree, for a minute at most.
+async fn finish(world: &mut World, collector: &Collector, plan: &Plan) -> io::Result<bool> {
+    // A call that hangs is given up by its client first; then leases come to their end.
+    world.rest(plan.timeout + LEASES_END).await?;
     let caught_up = async {
         loop {
-            let states = world.states();
-            let newest = states.iter().map(|state| state.revision).max().unwrap_or(0);
-            if collector.collected() >= newest && world.settle().await {
-                return;
+            let newest = world.states().iter().map(|state| state.revision).max();
+            if collector.collected() >= newest.unwrap_or(0) && world.settle().await? {
+                return Ok::<_, io::Error>(true);
             }
-            sleep(Duration::from_millis(100)).await;
+            world.rest(Duration::from_millis(100)).await?;
         }
     };
-    // A call that hangs is given up by its client first; then leases come to their end.
-    sleep(plan.timeout + LEASES_END).await;
-    let done = timeout(Duration::from_secs(60), caught_up).await.is_ok();
+    let done = timeout(Duration::from_secs(60), caught_up).await;
     collector.stop();
-    done
+    done.unwrap_or(Ok(false))
 }

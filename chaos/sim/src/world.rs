@@ -7,12 +7,13 @@ use barque_traffic::{Recorder, Target};
 use hyper_util::rt::TokioIo;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{
     host::CLIENT_PORT,
     interpose::{self, now_us},
+    lives::Lives,
     member::{Member, Premises, Settings},
     network::{FIRST_CLIENT, HostId, Network},
     process::{Processes, Slot},
@@ -24,10 +25,13 @@ pub struct World {
     pub rng: StdRng,
     pub settings: Settings,
     pub recorder: Recorder,
+    pub lives: Lives,
     /// Members that were added and never started.
     pub newcomers: HostId,
     _dir: TempDir,
 }
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Of a million, that a clock may gain or lose: ten times what quartz does.
 const DRIFT: i64 = 1000;
@@ -52,11 +56,12 @@ impl World {
         };
         let count = if rng.random_bool(0.85) { 3 } else { 5 };
         let cluster: Vec<HostId> = (0..count).collect();
-        let recorder = Recorder::default();
+        let (recorder, lives) = (Recorder::default(), Lives::default());
         let premises = Premises {
             network: network.clone(),
             processes,
             recorder: recorder.clone(),
+            lives: lives.clone(),
             root: dir.path().to_owned(),
         };
         let member = |id: &HostId| {
@@ -72,6 +77,7 @@ impl World {
             rng,
             settings,
             recorder,
+            lives,
             newcomers: 0,
             _dir: dir,
         })
@@ -105,6 +111,16 @@ impl World {
         Ok(())
     }
 
+    /// Nothing is done to the cluster for a while. A disk that failed may stop a member as late as that.
+    pub async fn rest(&mut self, time: Duration) -> io::Result<()> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.supervise()?;
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
     /// Waits until every member serves, for a minute at most.
     pub async fn all_serve(&mut self) -> io::Result<bool> {
         for _ in 0..600 {
@@ -112,7 +128,7 @@ impl World {
             if self.members.iter().all(Member::serves) {
                 return Ok(true);
             }
-            sleep(Duration::from_millis(100)).await;
+            sleep(LOOK_EVERY).await;
         }
         Ok(false)
     }
@@ -129,6 +145,12 @@ impl World {
             .filter_map(leads)
             .max()
             .map(|(_, at)| at)
+    }
+
+    /// The members that serve.
+    pub fn serving(&self) -> Vec<HostId> {
+        let serving = self.members.iter().filter(|member| member.serves());
+        serving.map(|member| member.id).collect()
     }
 
     /// How many tasks each member has.
@@ -158,16 +180,17 @@ impl World {
     }
 
     /// Waits until all members have applied the same, for a minute at most.
-    pub async fn settle(&self) -> bool {
+    pub async fn settle(&mut self) -> io::Result<bool> {
         for _ in 0..600 {
+            self.supervise()?;
             let states = self.states();
             let same = |a: &MemberState, b: &MemberState| a.applied == b.applied && a.revision == b.revision;
             if states.len() == self.members.len() && states.windows(2).all(|pair| same(&pair[0], &pair[1])) {
-                return true;
+                return Ok(true);
             }
-            sleep(Duration::from_millis(100)).await;
+            sleep(LOOK_EVERY).await;
         }
-        false
+        Ok(false)
     }
 }
 

@@ -202,6 +202,9 @@ fn save_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
     file.write_all(&serde_json::to_vec_pretty(value).map_err(io::Error::other)?)?;
+    if planted("identity-not-synced") {
+        return fs::rename(&new, path);
+    }
     file.sync_all()?;
     fs::rename(&new, path)?;
     let dir = path

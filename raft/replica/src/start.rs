@@ -111,10 +111,10 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     let inquiry = Inquiry::new(config, client_tls.clone())?;
     let Role { mut identity, is_new } = role(config, &inquiry).await?;
     if is_new {
-        // Before anybody hears of it: after a crash this member must come back as the same.
         identity.save(&member_dir(config))?;
-        sync_names(config)?;
     }
+    // Before anybody hears of it: after a power cut this member must come back as the same.
+    sync_names(config)?;
     let me = Me {
         cluster_id: identity.cluster_id,
         member_id: identity.member_id,
