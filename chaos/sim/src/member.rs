@@ -282,7 +282,10 @@ async fn live(
         etcd: etcd.clone(),
         serves: false,
     });
-    replica.wait_ready().await;
+    tokio::select! {
+        () = replica.wait_ready() => {}
+        reason = replica.failed() => return Err(format!("it stopped: {reason}")),
+    }
     let mut listener = network.listen(id, CLIENT_PORT);
     let (tx, rx) = tokio::sync::mpsc::channel(64);
     tokio::spawn(async move {

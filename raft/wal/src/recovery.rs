@@ -72,7 +72,9 @@ pub(crate) fn recover(dir: &Path, files: &dyn Files, segment_bytes: u64) -> io::
     known.committed = known
         .committed
         .filter(|committed| known.last.is_some_and(|last| committed.1 <= last.1));
-    terms.purge(known.purged.map_or(0, |(_, index)| index));
+    if let Some((_, index)) = known.purged {
+        terms.purge(index);
+    }
     let (current, offset, next) = (tail.segment, tail.end, tail.next);
     Ok(Found {
         recovered: known,

@@ -244,6 +244,21 @@ fn recycled_segments_do_not_bring_old_entries_back() {
     }
 }
 
+/// As of a member that led before it had ever been followed: all but the first membership is replaced.
+#[test]
+fn a_log_found_again_can_be_truncated_to_its_first_entry() {
+    let files = CutFiles::new(12);
+    let (wal, _) = open(&files).unwrap();
+    finish(|done| wal.append(vec![entry(0, 0, "membership"), entry(2, 1, "blank")], done)).unwrap();
+    wal.close();
+    let (wal, _) = open(&files).unwrap();
+    finish(|done| wal.truncate_after(Some(0), done)).unwrap();
+    finish(|done| wal.append(vec![entry(3, 1, "another leader's")], done)).unwrap();
+    wal.close();
+    let (_, known) = open(&files).unwrap();
+    assert_eq!(known.last, Some((3, 1)));
+}
+
 /// The second of a torn batch's two frames is whole. A frame of the same size as the first, written where that
 /// was, must not make it readable again.
 #[test]

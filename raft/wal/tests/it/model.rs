@@ -43,25 +43,25 @@ impl Model {
             .or(self.purged)
     }
 
+    /// Raft's first entry, a membership, is at 0.
     pub fn next_index(&self) -> u64 {
-        self.last().map_or(1, |(_, index)| index + 1)
+        self.last().map_or(0, |(_, index)| index + 1)
     }
 
-    /// The lowest index that may become the last one by a truncation.
-    pub fn lowest(&self) -> u64 {
-        self.purged.map_or(0, |(_, index)| index)
+    /// Where the log begins, if it holds entries.
+    pub fn first_index(&self) -> u64 {
+        self.purged.map_or(0, |(_, index)| index + 1)
     }
 
     /// What an opened log holds; reading it checks that it has no holes.
     pub fn of(wal: &Wal, known: &Recovered) -> Model {
         let first = known.purged.map_or(0, |(_, index)| index + 1);
-        let first = if known.purged.is_none() { 1 } else { first };
-        let last = known.last.map_or(0, |(_, index)| index);
+        let end = known.last.map_or(0, |(_, index)| index + 1);
         let mut entries = Vec::new();
-        while first + (entries.len() as u64) <= last {
+        while first + (entries.len() as u64) < end {
             let next = first + entries.len() as u64;
-            let read = wal.read(next..last + 1, 700).expect("every entry is readable");
-            assert!(!read.is_empty(), "entry {next} of {last} is missing");
+            let read = wal.read(next..end, 700).expect("every entry is readable");
+            assert!(!read.is_empty(), "entry {next} of {end} is missing");
             for (entry, index) in read.iter().zip(next..) {
                 assert_eq!(entry.index, index, "entries are contiguous");
             }

@@ -166,25 +166,25 @@ fn act(wal: &Wal, history: &mut History, action: &Action) -> io::Result<()> {
             wal.save_bound(history.serial, done)
         }
         Action::Truncate(count) => {
-            let committed = history.committed.iter().map(|(_, id)| id.1).max().unwrap_or(0);
-            let lowest = history.now.lowest().max(committed);
-            let last = (history.now.next_index() - 1).saturating_sub(*count).max(lowest);
-            let last = (last > 0).then_some(last);
+            let committed = history.committed.iter().map(|(_, id)| id.1 + 1).max();
+            let least = history.now.first_index().max(committed.unwrap_or(0));
+            let end = history.now.next_index().saturating_sub(*count).max(least);
+            let last = end.checked_sub(1);
             history.term += 1;
             let done = history.issue(vec![Step::Truncate(last)]);
             wal.truncate_after(last, done)
         }
         Action::Purge(count, beyond) => {
-            let last = history.now.next_index() - 1;
-            let index = beyond.map_or((history.now.lowest() + count).min(last), |beyond| last + beyond);
+            let (first, end) = (history.now.first_index(), history.now.next_index());
+            let purged = beyond.map_or((first + count).min(end), |beyond| end + beyond);
+            let Some(index) = purged.checked_sub(1) else {
+                return Ok(());
+            };
             let kept = history.now.entries.iter().find(|entry| entry.index == index);
             let term =
                 kept.map(|entry| entry.term)
                     .or(history.now.purged.filter(|p| p.1 == index).map(|p| p.0));
             let term = term.unwrap_or(history.term);
-            if index == 0 {
-                return Ok(());
-            }
             let done = history.issue(vec![Step::Purge(term, index)]);
             wal.purge(term, index, done)
         }
