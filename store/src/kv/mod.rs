@@ -4,6 +4,7 @@
 //! through [`View`]s. [`rocks`] implements it on RocksDB, [`memory`] for tests and simulation. Nothing here
 //! knows what the bytes mean.
 
+mod exit;
 pub mod memory;
 pub mod rocks;
 

@@ -19,7 +19,7 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
-use super::{Batch, Bounds, Cursor, Engine, EngineSizes, Family, View};
+use super::{Batch, Bounds, Cursor, Engine, EngineSizes, Family, View, exit};
 use crate::{
     StoreError,
     home::{Home, StateDir},
@@ -84,6 +84,7 @@ impl RocksEngine {
     }
 
     fn open_dir(home: Home, cache: Cache, dir: StateDir, create: bool) -> Result<Self, StoreError> {
+        exit::without_destructors();
         let mut options = database_options().map_err(engine_error)?;
         options.create_if_missing(create);
         options.create_missing_column_families(create);

@@ -3,6 +3,7 @@
 mod compaction;
 mod contract;
 mod directory;
+mod exit;
 mod generate;
 mod leases;
 mod model;
