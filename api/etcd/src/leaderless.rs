@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -50,21 +50,22 @@ async fn follow<F>(probe: impl Fn() -> F, election_timeout: Duration, published:
 where
     F: Future<Output = bool>,
 {
-    let patience = election_timeout * PATIENCE_ELECTIONS;
-    let mut deadline = Instant::now() + patience;
+    let mut silent = 0;
     loop {
-        if timeout_at(deadline, probe()).await == Ok(true) {
-            deadline = Instant::now() + patience;
+        // Turns are counted rather than time: while this member itself stood still, nobody was asked.
+        let end_of_turn = Instant::now() + election_timeout;
+        let answered = timeout_at(end_of_turn, probe()).await == Ok(true);
+        silent = if answered { 0 } else { silent + 1 };
+        if answered {
             published.send_if_modified(|quorum| !std::mem::replace(&mut quorum.answers, true));
-        } else if Instant::now() >= deadline {
-            deadline = Instant::now() + patience;
+        } else if silent >= PATIENCE_ELECTIONS {
             published.send_if_modified(|quorum| {
                 let lost = std::mem::replace(&mut quorum.answers, false);
                 quorum.losses += u64::from(lost);
                 lost
             });
         }
-        sleep(election_timeout).await;
+        sleep_until(end_of_turn).await;
     }
 }
 
@@ -104,6 +105,25 @@ mod tests {
                 }
             );
         }
+        stopping.cancel();
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_member_that_stood_still_asks_before_it_judges() {
+        let probe = || async {
+            tokio::task::yield_now().await;
+            true
+        };
+        let stopping = CancellationToken::new();
+        let (quorum, task) = spawn(probe, Duration::from_millis(50), stopping.clone());
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            // The only thread there is: all stand still.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(quorum.borrow().losses, 0);
         stopping.cancel();
         task.await.unwrap();
     }
