@@ -26,6 +26,14 @@ pub const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 const DEFAULT_API_URL: &str = "https://localhost:6443";
 /// What etcd adds to twice the election timeout for its own requests.
 const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// etcd's.
+const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+/// An entry of the log and a message between members hold 64 MiB.
+const LARGEST_REQUEST_BYTES: usize = 32 << 20;
+/// Commands for one log entry are gathered up to this.
+const BATCH_BYTES: usize = 4 << 20;
+/// What a request may grow by when it becomes a batch of its own.
+const BATCH_ENVELOPE_BYTES: usize = 64 << 10;
 
 pub struct Config {
     pub name: String,
@@ -67,6 +75,7 @@ pub struct Api {
 
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// 0: no limit.
     pub quota_backend_bytes: u64,
     pub max_txn_ops: usize,
     pub max_request_bytes: usize,
@@ -74,6 +83,16 @@ pub struct Limits {
     pub block_cache_bytes: usize,
     pub watch_progress_notify_interval: Duration,
     pub wal_segment_bytes: u64,
+}
+
+impl Limits {
+    /// The largest batch of commands in one log entry. A request of the largest size always fits in, and the
+    /// entry fits a file of the log.
+    pub fn batch_bytes(&self) -> usize {
+        let segment = self.wal_segment_bytes as usize;
+        let largest_request = self.max_request_bytes + BATCH_ENVELOPE_BYTES.min(segment / 4);
+        BATCH_BYTES.min(segment / 2).max(largest_request)
+    }
 }
 
 /// What the keyspace forgets by itself.
@@ -281,7 +300,7 @@ fn limits(flags: &Flags) -> anyhow::Result<Limits> {
         usize::try_from(value.unwrap_or(default)).context("a size that this machine cannot count")
     };
     let limits = Limits {
-        quota_backend_bytes: flags.quota_backend_bytes.unwrap_or(0),
+        quota_backend_bytes: quota_backend_bytes(flags),
         max_txn_ops: size(flags.max_txn_ops, 128)?,
         max_request_bytes: size(flags.max_request_bytes, 1536 * 1024)?,
         watch_ring_bytes: size(flags.watch_ring_bytes, 64 << 20)?,
@@ -296,6 +315,13 @@ fn limits(flags: &Flags) -> anyhow::Result<Limits> {
     if !segment.is_multiple_of(4096) || !(64 << 10..=1 << 30).contains(&segment) {
         bail!("--wal-segment-bytes must be a multiple of 4096 from 65536 to 1073741824, not {segment}");
     }
+    if limits.max_request_bytes > LARGEST_REQUEST_BYTES {
+        bail!(
+            "--max-request-bytes must be at most {LARGEST_REQUEST_BYTES}, as the log and the messages between \
+             members carry no more, not {}",
+            limits.max_request_bytes
+        );
+    }
     // A request is one log entry at most, and that lies within one file.
     if limits.max_request_bytes as u64 > segment / 2 {
         bail!(
@@ -305,6 +331,14 @@ fn limits(flags: &Flags) -> anyhow::Result<Limits> {
         );
     }
     Ok(limits)
+}
+
+/// As etcd has it: 0 is the default, and less is no limit.
+fn quota_backend_bytes(flags: &Flags) -> u64 {
+    match flags.quota_backend_bytes {
+        None | Some(0) => DEFAULT_QUOTA_BYTES,
+        Some(bytes) => u64::try_from(bytes).unwrap_or(0),
+    }
 }
 
 fn progress_interval(flags: &Flags) -> anyhow::Result<Duration> {
@@ -403,5 +437,68 @@ impl<'a> Pair<'a> {
             bail!("{https} needs --{cert_flag} and --{key_flag}")
         };
         tls::server(cert, key, clients).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quota_is_etcds() {
+        for (given, bytes) in [
+            (None, 2 << 30),
+            (Some(0), 2 << 30),
+            (Some(-1), 0),
+            (Some(4 << 20), 4 << 20),
+        ] {
+            let flags = Flags {
+                quota_backend_bytes: given,
+                ..Flags::default()
+            };
+            assert_eq!(limits(&flags).unwrap().quota_backend_bytes, bytes, "{given:?}");
+        }
+    }
+
+    fn sizes(request: u64, segment: u64) -> anyhow::Result<Limits> {
+        limits(&Flags {
+            max_request_bytes: Some(request),
+            wal_segment_bytes: Some(segment),
+            ..Flags::default()
+        })
+    }
+
+    #[test]
+    fn requests_that_nothing_carries_are_refused() {
+        let refusal = |request, segment| sizes(request, segment).unwrap_err().to_string();
+        assert_eq!(
+            refusal((32 << 20) + 1, 1 << 30),
+            "--max-request-bytes must be at most 33554432, as the log and the messages between members carry no \
+             more, not 33554433"
+        );
+        assert_eq!(
+            refusal(40 << 10, 64 << 10),
+            "--max-request-bytes must be at most half of --wal-segment-bytes, that is 32768, not 40960"
+        );
+    }
+
+    #[test]
+    fn a_batch_holds_the_largest_request_and_fits_the_log() {
+        for (request, segment, batch) in [
+            (1536 << 10, 64 << 20, 4 << 20),
+            (4 << 20, 64 << 20, (4 << 20) + (64 << 10)),
+            (32 << 20, 64 << 20, (32 << 20) + (64 << 10)),
+            (32 << 20, 1 << 30, (32 << 20) + (64 << 10)),
+            (32 << 10, 64 << 10, 48 << 10),
+            (1 << 10, 64 << 10, 32 << 10),
+        ] {
+            let limits = sizes(request, segment).unwrap();
+            assert_eq!(limits.batch_bytes(), batch, "{request} {segment}");
+            let log = barque_replica::WalConfig {
+                segment_bytes: segment,
+                ..barque_replica::WalConfig::default()
+            };
+            assert!(batch <= log.max_entry_bytes(), "{request} {segment}");
+        }
     }
 }

@@ -228,18 +228,20 @@ pub struct Flags {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Kubernetes API")]
     pub api_allow_etcd_writes: Option<bool>,
 
-    /// Raise an alarm when the database is larger than this; 0 is no limit [default: 0]
+    /// Refuse what grows, and raise the alarm NOSPACE, when so much of the database is in use; 0 is the default,
+    /// less is no limit [default: 2147483648]
     #[arg(
         long,
         value_name = "BYTES",
+        allow_negative_numbers = true,
         env = "ETCD_QUOTA_BACKEND_BYTES",
         help_heading = "Limits"
     )]
-    pub quota_backend_bytes: Option<u64>,
+    pub quota_backend_bytes: Option<i64>,
     /// Most operations in a transaction [default: 128]
     #[arg(long, value_name = "N", env = "ETCD_MAX_TXN_OPS", help_heading = "Limits")]
     pub max_txn_ops: Option<u64>,
-    /// Largest request [default: 1572864]
+    /// Largest request, at most 33554432 [default: 1572864]
     #[arg(
         long,
         value_name = "BYTES",

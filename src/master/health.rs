@@ -92,12 +92,14 @@ impl Readiness {
         let serializable = has_query(uri, "serializable");
         let reason = match self.leader() {
             Err(_) if !serializable => Some("RAFT NO LEADER".to_owned()),
-            _ if serializable => None,
-            _ => self
-                .linearizable_read()
-                .await
-                .err()
-                .map(|error| format!("RANGE ERROR:{error}")),
+            _ => match self.alarm(uri) {
+                None if !serializable => self
+                    .linearizable_read()
+                    .await
+                    .err()
+                    .map(|error| format!("RANGE ERROR:{error}")),
+                alarm => alarm,
+            },
         };
         let status = if reason.is_none() {
             StatusCode::OK
@@ -110,6 +112,17 @@ impl Readiness {
             JSON,
             json!({"health": health, "reason": reason.unwrap_or_default()}).to_string(),
         )
+    }
+
+    /// An active alarm that whoever asks did not exclude, as `exclude=NOSPACE` does.
+    fn alarm(&self, uri: &Uri) -> Option<String> {
+        let excluded: Vec<&str> = query(uri)
+            .filter_map(|pair| pair.strip_prefix("exclude="))
+            .collect();
+        let alarms = self.replica.store().alarms();
+        let mut active = alarms.iter().map(|(_, kind)| kind.as_str_name());
+        let name = active.find(|name| !excluded.contains(name))?;
+        Some(format!("ALARM {name}"))
     }
 
     async fn checks(&self) -> Vec<Check> {
@@ -181,9 +194,12 @@ fn checks_page(uri: &Uri, checks: &[Check]) -> Response<Body> {
     page(status, TEXT, text)
 }
 
+fn query(uri: &Uri) -> impl Iterator<Item = &str> {
+    uri.query().unwrap_or_default().split('&')
+}
+
 fn has_query(uri: &Uri, name: &str) -> bool {
-    let pairs = uri.query().unwrap_or_default().split('&');
-    pairs
+    query(uri)
         .filter_map(|pair| pair.split('=').next().map(|key| (key, pair)))
         .any(|(key, pair)| key == name && !pair.ends_with("=false"))
 }

@@ -17,8 +17,6 @@ use super::{
     metrics, mount,
 };
 
-/// Largest batch of commands in one log entry; a request of the largest size fits in always.
-const BATCH_BYTES: usize = 4 << 20;
 const METRICS_CONNECTIONS: usize = 100;
 
 pub struct Member {
@@ -126,9 +124,7 @@ pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> Repl
         snapshot_entries: config.snapshot_entries,
         snapshot_bytes: config.snapshot_bytes,
         snapshot_bytes_per_second: config.snapshot_bytes_per_second,
-        max_batch_bytes: BATCH_BYTES
-            .max(config.limits.max_request_bytes)
-            .min(config.limits.wal_segment_bytes as usize / 2),
+        max_batch_bytes: config.limits.batch_bytes(),
         request_timeout: config.request_timeout,
     }
 }

@@ -180,6 +180,14 @@ impl MemberMetrics {
             "Bytes of live data, estimated",
             sizes.in_use_bytes,
         )?;
+        // Without a limit there is no number that an alert could divide by.
+        if let Some(quota) = self.replica.quota_backend_bytes() {
+            page.gauge(
+                "etcd_server_quota_backend_bytes",
+                "Bytes that may be in use",
+                quota,
+            )?;
+        }
         page.gauge("etcd_debugging_mvcc_keys_total", "Live keys", sizes.live_keys)?;
         page.gauge(
             "etcd_debugging_mvcc_current_revision",

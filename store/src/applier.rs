@@ -226,23 +226,15 @@ impl Applier {
 
     /// Replaces the whole state by the copy in `dir`, which was written by [`Self::checkpoint`] on another
     /// member; `dir` is taken over. Verified first, then made current by renaming a pointer file and syncing
-    /// the directory. After an error the old state is still the current one.
+    /// the directory. After an error the old state is still the one in use; the next start finds one of the two, whole.
     pub fn install(&mut self, dir: &Path) -> Result<(), StoreError> {
         let staged = self.engine.stage(dir)?;
         if planted("snapshot-misses-family") {
             lose_lease_keys(&*staged)?;
         }
-        let opened = Opened::installed(Arc::clone(&staged)).and_then(|opened| {
-            staged.make_current()?;
-            Ok(opened)
-        });
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                staged.retire();
-                return Err(error);
-            }
-        };
+        let opened = Opened::installed(Arc::clone(&staged)).inspect_err(|_| staged.retire())?;
+        // It must outlive an error here: the pointer may name it by then.
+        staged.make_current()?;
         let replaced = std::mem::replace(&mut self.engine, opened.engine);
         replaced.retire();
         self.inner.replace_engine(Arc::clone(&self.engine));

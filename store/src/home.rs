@@ -4,8 +4,9 @@
 //! syncing the directory above it; whatever the pointer does not name is a leftover. It never looks inside.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{ErrorKind, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -46,10 +47,11 @@ impl StateDir {
 }
 
 impl Home {
-    /// Makes the directory when it is missing.
+    /// Makes the directory, for its owner alone, when it is missing.
     pub fn new(root: &Path) -> Result<Self, StoreError> {
         let is_new = !root.exists();
-        fs::create_dir_all(root).map_err(|error| failed("create", root, &error))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+        made.map_err(|error| failed("create", root, &error))?;
         if let Some(above) = root.parent().filter(|above| is_new && above.is_dir()) {
             sync_dir(above).map_err(|error| failed("sync", above, &error))?;
         }
@@ -104,6 +106,7 @@ impl Home {
         Ok(dir)
     }
 
+    /// After an error the pointer may have been moved or not, now or across a power cut.
     pub fn make_current(&self, dir: &StateDir) -> Result<(), StoreError> {
         let new = self.root.join(POINTER_NEW);
         let written = File::create(&new).and_then(|mut file| {

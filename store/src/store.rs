@@ -1,7 +1,7 @@
 //! The store's shared side: opening, the published head, views for readers.
 //!
 //! [`Store`] is what everybody but the writer holds. Head, view and counts are published together as one
-//! value after each apply; a reader takes all of them. Nothing is written through it.
+//! value after each apply; a reader takes all of them. Nothing is changed through it.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -26,7 +26,7 @@ pub struct StoreConfig {
     pub ring_bytes: usize,
     /// Size of RocksDB's block cache.
     pub block_cache_bytes: usize,
-    /// Above this size of the database puts are refused with NOSPACE once an alarm is raised; 0: no limit.
+    /// How many bytes may be in use: the replica proposes nothing that grows beyond; 0: no limit.
     pub quota_backend_bytes: u64,
 }
 
@@ -57,7 +57,7 @@ pub struct Store {
 
 pub(crate) struct Inner {
     published: Arc<ArcSwap<Published>>,
-    /// For sizes alone; replaced by a snapshot install.
+    /// For sizes and defragmenting alone; replaced by a snapshot install.
     engine: ArcSwap<Arc<dyn Engine>>,
     pub(crate) hub: Hub,
 }
@@ -143,6 +143,12 @@ impl Store {
             in_use_bytes: sizes.live_bytes,
             live_keys,
         }
+    }
+
+    /// Gives back the space of what was deleted or removed by compaction. Blocks, for long when there is much.
+    pub fn defragment(&self) -> Result<(), StoreError> {
+        let engine = self.inner.engine.load_full();
+        engine.defragment()
     }
 
     /// Leases with their granted and remaining TTL in seconds, in id order.

@@ -116,6 +116,15 @@ fn a_cluster_that_does_not_add_up() {
         &["--auto-compaction-mode", "never"],
         "unsupported compaction mode never",
     );
+    master_refuses(
+        &[
+            "--max-request-bytes",
+            "536870912",
+            "--wal-segment-bytes",
+            "1073741824",
+        ],
+        "--max-request-bytes must be at most 33554432",
+    );
     refuses(&["master"], 1, "--api=false makes this a pure datastore");
     refuses(
         &["master", "--api=false", "--listen-api", "127.0.0.1:1"],

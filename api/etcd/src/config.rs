@@ -17,7 +17,7 @@ pub struct EtcdConfig {
     pub watch_progress_notify_interval: Duration,
     /// `--election-timeout`: the shortest lease and the patience with a missing leader derive from it.
     pub election_timeout: Duration,
-    /// `--quota-backend-bytes`, for Status to report; 0: no limit.
+    /// `--quota-backend-bytes`, for Status to report: the replica keeps to it. 0: no limit.
     pub quota_backend_bytes: u64,
     /// Keys below this belong to the Kubernetes API: writes through the etcd API are refused. `None` where
     /// there is no Kubernetes API, or where the operator allows such writes.

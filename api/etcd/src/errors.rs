@@ -2,7 +2,7 @@
 //!
 //! Codes and texts are part of the contract. Nothing else in this crate writes a status.
 
-use barque_replica::{MemberError, ProposeError, ReadBarrierError};
+use barque_replica::{MAX_TXN_DEPTH, MemberError, ProposeError, ReadBarrierError};
 use barque_store::{CommandError, ReadError, StoreError};
 use tonic::{Code, Status};
 
@@ -15,6 +15,8 @@ pub enum Error {
     ValueProvided,
     LeaseProvided,
     TooManyOps,
+    /// etcd has no such limit; the log has.
+    TxnTooDeep,
     DuplicateKey,
     InvalidSortOption,
     InvalidCompare,
@@ -70,6 +72,7 @@ impl Error {
             | Self::ValueProvided
             | Self::LeaseProvided
             | Self::TooManyOps
+            | Self::TxnTooDeep
             | Self::DuplicateKey
             | Self::InvalidSortOption
             | Self::InvalidCompare
@@ -143,6 +146,9 @@ impl Error {
                 return format!(
                     "etcdserver: permission denied: keys below {prefix} are written by the Kubernetes API alone"
                 );
+            }
+            Self::TxnTooDeep => {
+                return format!("etcdserver: txn request is nested more than {MAX_TXN_DEPTH} levels deep");
             }
             Self::Unimplemented { what } => return format!("etcdserver: {what} is not implemented"),
             // The health service's own word, as every gRPC server says it.

@@ -16,7 +16,11 @@ use barque_store::Revision;
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
-use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION, Error, EtcdServer, Method, server::Shared, translate};
+use crate::{
+    ETCD_CLUSTER_VERSION, ETCD_VERSION, Error, EtcdServer, Method,
+    server::{Shared, at_length},
+    translate,
+};
 
 impl Shared {
     async fn status(&self, _: StatusRequest) -> Result<StatusResponse, Error> {
@@ -133,9 +137,14 @@ impl Shared {
         })
     }
 
-    /// There is nothing to do: space is reclaimed in the background.
+    /// Space is reclaimed in the background too; this does all of it now, of what was compacted before.
     async fn defragment(&self, _: DefragmentRequest) -> Result<DefragmentResponse, Error> {
         self.refuse_on_learner()?;
+        let store = self.replica.store().clone();
+        self.replica
+            .physically_compacted(store.head().compact_revision)
+            .await?;
+        at_length(&self.defragmenting, move || Ok(store.defragment()?)).await?;
         Ok(DefragmentResponse {
             header: Some(self.current_header()),
         })

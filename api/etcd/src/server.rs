@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     /// own, so that ranges do not starve them.
     pub large_reads: Arc<Semaphore>,
     pub catch_ups: Arc<Semaphore>,
+    /// One at a time.
+    pub defragmenting: Arc<Semaphore>,
     /// Known to be a voter; see `refuse_on_learner`.
     pub votes: AtomicBool,
     pub cluster_id: u64,
@@ -73,6 +75,7 @@ impl EtcdServer {
         let shared = Shared {
             large_reads: Arc::new(Semaphore::new(config.large_reads.max(1))),
             catch_ups: Arc::new(Semaphore::new(config.catch_ups.max(1))),
+            defragmenting: Arc::new(Semaphore::new(1)),
             replica,
             config,
             metrics: Arc::default(),
@@ -197,6 +200,6 @@ pub(crate) async fn at_length<T: Send + 'static>(
         outcome
     });
     outcome.await.map_err(|error| Error::Internal {
-        detail: format!("a read failed: {error}"),
+        detail: format!("a long piece of work failed: {error}"),
     })?
 }

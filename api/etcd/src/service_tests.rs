@@ -618,6 +618,30 @@ async fn requests_have_sizes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_txn_too_deep_for_the_log_is_refused() {
+    let member = Member::start(EtcdConfig::default()).await;
+    let of = |inner: Op| TxnRequest {
+        success: vec![op(inner)],
+        ..Default::default()
+    };
+    // As deep as a request can be decoded: in the log it would lie two messages deeper.
+    let innermost = of(Op::RequestPut(put("k", "deep")));
+    let deep = (1..50).fold(innermost, |txn, _| of(Op::RequestTxn(txn)));
+    let refused = member.kv().txn(deep).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (
+            Code::InvalidArgument,
+            "etcdserver: txn request is nested more than 32 levels deep"
+        )
+    );
+    member.put("k", "v").await;
+    let found = member.kv().range(get("k", "")).await.unwrap().into_inner();
+    assert_eq!(text(&found.kvs[0].value), "v");
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_says_how_it_is() {
     let member = Member::start(EtcdConfig::default()).await;
     let mut maintenance = MaintenanceClient::new(member.channel.clone());

@@ -8,6 +8,7 @@ use barque_proto::etcd::etcdserverpb::{
     range_request::{SortOrder, SortTarget},
     request_op::Request,
 };
+use barque_replica::MAX_TXN_DEPTH;
 use prost::Message;
 
 use crate::{Error, overlap};
@@ -40,7 +41,7 @@ pub(crate) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Error> {
 
 /// Shape first, then overlaps: counting operations keeps the second affordable.
 pub(crate) fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), Error> {
-    txn_shape(request, max_ops)?;
+    txn_shape(request, max_ops, MAX_TXN_DEPTH)?;
     overlap::check(&request.success)?;
     overlap::check(&request.failure)
 }
@@ -61,7 +62,10 @@ fn key(key: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn txn_shape(request: &TxnRequest, max_ops: usize) -> Result<(), Error> {
+fn txn_shape(request: &TxnRequest, max_ops: usize, max_depth: usize) -> Result<(), Error> {
+    let Some(below) = max_depth.checked_sub(1) else {
+        return Err(Error::TxnTooDeep);
+    };
     let ops = request
         .compare
         .len()
@@ -79,17 +83,17 @@ fn txn_shape(request: &TxnRequest, max_ops: usize) -> Result<(), Error> {
         }
     }
     for operation in request.success.iter().chain(&request.failure) {
-        self::operation(operation, left)?;
+        self::operation(operation, left, below)?;
     }
     Ok(())
 }
 
-fn operation(operation: &RequestOp, max_ops: usize) -> Result<(), Error> {
+fn operation(operation: &RequestOp, max_ops: usize, max_depth: usize) -> Result<(), Error> {
     match &operation.request {
         Some(Request::RequestRange(request)) => range(request),
         Some(Request::RequestPut(request)) => put(request),
         Some(Request::RequestDeleteRange(request)) => delete_range(request),
-        Some(Request::RequestTxn(request)) => txn_shape(request, max_ops),
+        Some(Request::RequestTxn(request)) => txn_shape(request, max_ops, max_depth),
         // etcd's answer to an operation that is none.
         None => Err(Error::KeyNotFound),
     }
@@ -97,9 +101,13 @@ fn operation(operation: &RequestOp, max_ops: usize) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use barque_proto::etcd::etcdserverpb::Compare;
+    use barque_proto::{
+        command::{CommandBatch, command::Op},
+        etcd::etcdserverpb::Compare,
+    };
 
     use super::*;
+    use crate::translate;
 
     fn get(key: &'static str) -> RequestOp {
         RequestOp {
@@ -200,6 +208,34 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(txn(&compares, 128), Err(Error::TooManyOps));
+    }
+
+    #[test]
+    fn what_is_accepted_can_be_read_back_from_the_log() {
+        let put = PutRequest {
+            key: "k".into(),
+            ..Default::default()
+        };
+        let mut request = success(vec![RequestOp {
+            request: Some(Request::RequestPut(put)),
+        }]);
+        let mut accepted = Vec::new();
+        for depth in 1..=60 {
+            if let Ok(received) = TxnRequest::decode(request.encode_to_vec().as_slice())
+                && txn(&received, 128).is_ok()
+            {
+                let batch = CommandBatch {
+                    commands: vec![translate::command(Op::Txn(translate::txn(received)))],
+                    ..Default::default()
+                };
+                let read = CommandBatch::decode(batch.encode_to_vec().as_slice());
+                assert_eq!(read.unwrap(), batch, "depth {depth}");
+                accepted.push(depth);
+            }
+            request = success(vec![nested(request)]);
+        }
+        assert_eq!(accepted, (1..=MAX_TXN_DEPTH).collect::<Vec<_>>());
+        assert_eq!(txn(&request, 128), Err(Error::TxnTooDeep));
     }
 
     #[test]

@@ -8,7 +8,10 @@ use barque_store::{CommandError, ReadError};
 
 pub fn from_propose(error: ProposeError) -> Status {
     match error {
-        ProposeError::Refused(CommandError::NoSpace) => Status::internal("database space exceeded"),
+        // What a kube-apiserver says whose etcd is full.
+        ProposeError::Refused(CommandError::NoSpace) => {
+            Status::internal("etcdserver: mvcc: database space exceeded")
+        }
         ProposeError::Refused(refused) => Status::internal(refused),
         ProposeError::LeaderChanged | ProposeError::NoLeader => {
             Status::service_unavailable(error.to_string()).retry_after(1)

@@ -50,7 +50,8 @@ pub struct ReplicaConfig {
     pub snapshot_bytes: u64,
     /// Bound on sending snapshots, in bytes per second; 0: none.
     pub snapshot_bytes_per_second: u64,
-    /// Largest encoded batch of commands in one log entry, in bytes.
+    /// Largest encoded batch of commands in one log entry, in bytes. It must fit the log's segments and a message
+    /// between members.
     pub max_batch_bytes: usize,
     /// How long a proposal may stay without an outcome before it is reported as timed out (unknown).
     pub request_timeout: Duration,

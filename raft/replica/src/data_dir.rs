@@ -1,6 +1,11 @@
 //! A member's data directory: who the member is by it, and what is opened from it.
 
-use std::path::PathBuf;
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
 
 use barque_store::{Applier, Store};
 use barque_wal::{Recovered, Wal};
@@ -10,6 +15,25 @@ use crate::{
     identity::{self, Identity},
     peer::{discovery::Inquiry, link::Address},
 };
+
+/// Makes the directory and those above it that are missing, for their owner alone.
+pub fn make_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Makes the data directory when it is missing. As in etcd, one that others may look into is left as its owner wants
+/// it, with a warning; what is made below it is private in either case.
+pub fn make_data_dir(dir: &Path) -> io::Result<()> {
+    make_private_dir(dir)?;
+    if is_open_to_others(dir)? {
+        tracing::warn!(dir = %dir.display(), "the data directory is open to others than its owner: make its mode 0700");
+    }
+    Ok(())
+}
+
+fn is_open_to_others(dir: &Path) -> io::Result<bool> {
+    Ok(dir.metadata()?.permissions().mode() & 0o077 != 0)
+}
 
 fn own_urls(config: &ReplicaConfig) -> Result<Vec<String>, StartError> {
     let own = config
@@ -91,7 +115,7 @@ pub fn check_urls(config: &ReplicaConfig) -> Result<(), StartError> {
 }
 
 /// Makes the names in the data directory, and its own, durable.
-pub fn sync_names(config: &ReplicaConfig) -> std::io::Result<()> {
+pub fn sync_names(config: &ReplicaConfig) -> io::Result<()> {
     let above = config.data_dir.parent().filter(|dir| !dir.as_os_str().is_empty());
     for dir in std::iter::once(config.data_dir.as_path()).chain(above) {
         std::fs::File::open(dir)?.sync_all()?;
@@ -102,9 +126,9 @@ pub fn sync_names(config: &ReplicaConfig) -> std::io::Result<()> {
 pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, StartError> {
     // The state first: it is locked, and so keeps a second process away from the log too.
     let (store, applier) = config.host.open_store(config.store.clone())?;
-    let (wal, recovered) = config
-        .host
-        .open_log(&config.data_dir.join("wal"), config.log.clone())?;
+    let log_dir = config.data_dir.join("wal");
+    make_private_dir(&log_dir)?;
+    let (wal, recovered) = config.host.open_log(&log_dir, config.log.clone())?;
     sync_names(config)?;
     let empty = recovered.vote.is_none() && recovered.last.is_none() && recovered.purged.is_none();
     if identity.has_log && empty {
@@ -130,4 +154,37 @@ pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, Start
         store,
         applier,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+
+    use super::*;
+
+    fn mode(dir: &Path) -> u32 {
+        dir.metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_data_directory_is_made_for_its_owner_alone() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("a").join("b");
+        make_data_dir(&dir).unwrap();
+        assert_eq!((mode(&dir), is_open_to_others(&dir).unwrap()), (0o700, false));
+        // Again, as at the next start.
+        make_data_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn one_that_is_there_stays_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for (given, open) in [(0o755, true), (0o710, true), (0o500, false)] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(given)).unwrap();
+            make_data_dir(dir.path()).unwrap();
+            assert_eq!(mode(dir.path()), given);
+            assert_eq!(is_open_to_others(dir.path()).unwrap(), open, "{given:o}");
+        }
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use barque_store::{CommandError, StoreError};
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ProposeError {
-    /// Applied on every member, and refused there.
+    /// Applied on every member, and refused there; or, for want of space, refused by this one's quota before.
     #[error(transparent)]
     Refused(#[from] CommandError),
     /// Definitely not applied, and never will be.
@@ -19,7 +19,7 @@ pub enum ProposeError {
     /// Definitely not applied: too many proposals are waiting.
     #[error("too many requests")]
     TooManyRequests,
-    /// Definitely not applied.
+    /// Definitely not applied: more bytes than a batch may have, or nested more deeply than can be read back.
     #[error("request is too large")]
     TooLarge,
     /// Unknown.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{MemberConfig, ReplicaConfig, StartError, planted};
+use crate::{MemberConfig, ReplicaConfig, StartError, data_dir::make_private_dir, planted};
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -168,7 +168,7 @@ impl Identity {
     }
 
     pub fn save(&self, member_dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(member_dir)?;
+        make_private_dir(member_dir)?;
         save_json(&Self::path(member_dir), self)
     }
 

@@ -119,14 +119,17 @@ impl Keeper {
     pub async fn keep_alive_here(&self, id: LeaseId) -> Result<KeepAlive, ReadBarrierError> {
         let deadline = Instant::now() + self.request_timeout;
         loop {
-            self.confirm().await?;
+            let term = self.confirm().await?;
             let changed = self.lessor.changed.notified();
             match self.lessor.renew(id, Instant::now()) {
                 Renewal::Renewed { ttl_s } => return Ok(KeepAlive::Renewed { ttl_s }),
                 Renewal::NotFound => return Ok(KeepAlive::NotFound),
                 Renewal::NotLeading => return Err(ReadBarrierError::LeaderChanged),
-                Renewal::Checkpointed { ttl_s } => self.restore(id, ttl_s).await?,
-                Renewal::Expiring => {
+                Renewal::Checkpointed { ttl_s, mark } => {
+                    self.restore(term, id, ttl_s).await?;
+                    self.lessor.restored(id, mark);
+                }
+                Renewal::Expiring | Renewal::Checkpointing => {
                     timeout_at(deadline, changed)
                         .await
                         .map_err(|_| ReadBarrierError::TimedOut)?;
@@ -142,45 +145,49 @@ impl Keeper {
     }
 
     /// This member leads, its term's first entry is applied, a quorum has just said so, and what it
-    /// acknowledged before is applied here.
-    async fn confirm(&self) -> Result<(), ReadBarrierError> {
-        if !self.leadership.borrow().is_self {
-            return Err(ReadBarrierError::LeaderChanged);
+    /// acknowledged before is applied here. Returns the term, which the lessor's leases are of.
+    async fn confirm(&self) -> Result<u64, ReadBarrierError> {
+        self.led_term()?;
+        self.barrier.wait_as_leader().await?;
+        // Leadership may have been lost and won again meanwhile, and the task that loads leases not have heard of it.
+        let term = self.led_term()?;
+        match self.lessor.is_of(term) {
+            true => Ok(term),
+            false => Err(ReadBarrierError::LeaderChanged),
         }
-        self.barrier.wait_as_leader().await
+    }
+
+    fn led_term(&self) -> Result<u64, ReadBarrierError> {
+        let leadership = *self.leadership.borrow();
+        match leadership.is_self {
+            true => Ok(leadership.term),
+            false => Err(ReadBarrierError::LeaderChanged),
+        }
     }
 
     /// Puts the full TTL back into the state before a renewal is answered: the next leader would otherwise start
     /// from the shorter one.
-    async fn restore(&self, id: LeaseId, ttl_s: i64) -> Result<(), ReadBarrierError> {
+    async fn restore(&self, term: u64, id: LeaseId, ttl_s: i64) -> Result<(), ReadBarrierError> {
         let leases = vec![Remaining {
             id: id.0,
             remaining_ttl_s: ttl_s,
         }];
         match self
-            .propose_fenced(Op::LeaseCheckpoint(LeaseCheckpoint { leases }))
+            .propose_fenced(term, Op::LeaseCheckpoint(LeaseCheckpoint { leases }))
             .await
         {
-            Ok(()) => {
-                self.lessor.restored(id);
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(ProposeError::TimedOut) => Err(ReadBarrierError::TimedOut),
             Err(ProposeError::Stopped) => Err(ReadBarrierError::Stopped),
             Err(_) => Err(ReadBarrierError::LeaderChanged),
         }
     }
 
-    async fn propose_fenced(&self, op: Op) -> Result<(), ProposeError> {
+    /// For what was decided as the leader of `term`.
+    async fn propose_fenced(&self, term: u64, op: Op) -> Result<(), ProposeError> {
         let leadership = *self.leadership.borrow();
-        if !leadership.is_self {
-            return Err(ProposeError::LeaderChanged);
-        }
         let command = Command {
-            fence_term: match planted("expired-by-deposed-leader") {
-                true => 0,
-                false => leadership.term,
-            },
+            fence_term: fence(leadership, term).ok_or(ProposeError::LeaderChanged)?,
             op: Some(op),
             ..Command::default()
         };
@@ -208,13 +215,17 @@ impl Keeper {
                 .next_deadline()
                 .unwrap_or(checkpoint_at)
                 .min(checkpoint_at);
+            let due = async {
+                sleep_until(wake).await;
+                led
+            };
             tokio::select! {
                 changed = leadership.changed() => if changed.is_err() { return self.lessor.stop() },
                 () = changed => {}
-                () = sleep_until(wake), if led.is_some() => {
-                    self.expire().await;
+                Some(term) = due, if led.is_some() => {
+                    self.expire(term).await;
                     if Instant::now() >= checkpoint_at {
-                        self.checkpoint().await;
+                        self.checkpoint(term).await;
                         checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
                     }
                 }
@@ -231,7 +242,7 @@ impl Keeper {
         self.lessor.load(term, self.store.leases(), Instant::now());
     }
 
-    async fn expire(&self) {
+    async fn expire(&self, term: u64) {
         if self
             .lessor
             .next_deadline()
@@ -239,25 +250,24 @@ impl Keeper {
         {
             return;
         }
-        // A leader that cannot commit does not expire.
-        let confirmed = planted("expired-by-deposed-leader") || self.confirm().await.is_ok();
+        // A leader that cannot commit does not expire, nor does one go by the deadlines of an earlier term.
+        let confirmed = planted("expired-by-deposed-leader")
+            || self.confirm().await.is_ok_and(|confirmed| confirmed == term);
         let expired = match confirmed {
             true => self.lessor.expired(Instant::now(), REVOKE_AT_ONCE),
             false => return tokio::time::sleep(Duration::from_millis(100)).await,
         };
-        let mut revoking: FuturesUnordered<_> = expired.into_iter().map(|id| self.revoke(id)).collect();
+        let mut revoking: FuturesUnordered<_> = expired.into_iter().map(|id| self.revoke(term, id)).collect();
         while revoking.next().await.is_some() {}
     }
 
-    async fn revoke(&self, id: LeaseId) {
+    async fn revoke(&self, term: u64, id: LeaseId) {
         match self
-            .propose_fenced(Op::LeaseRevoke(LeaseRevoke { id: id.0 }))
+            .propose_fenced(term, Op::LeaseRevoke(LeaseRevoke { id: id.0 }))
             .await
         {
-            Ok(()) => {
-                count(&self.counters.leases_expired);
-                self.lessor.forget(id);
-            }
+            // The lessor was told when it was applied.
+            Ok(()) => count(&self.counters.leases_expired),
             Err(ProposeError::Refused(CommandError::LeaseNotFound)) => self.lessor.forget(id),
             Err(error) => {
                 tracing::debug!(lease = id.0, %error, "an expired lease could not be revoked yet");
@@ -268,23 +278,58 @@ impl Keeper {
         }
     }
 
-    async fn checkpoint(&self) {
-        let remaining = self.lessor.to_checkpoint(Instant::now(), CHECKPOINT_EVERY);
-        for chunk in remaining.chunks(CHECKPOINTS_PER_COMMAND) {
-            let leases = chunk
-                .iter()
-                .map(|(id, left)| Remaining {
+    async fn checkpoint(&self, term: u64) {
+        let worth = self.lessor.to_checkpoint(Instant::now(), CHECKPOINT_EVERY);
+        for chunk in worth.chunks(CHECKPOINTS_PER_COMMAND) {
+            // Taken only now: while the chunks before this one were written, some were renewed.
+            let remaining = self
+                .lessor
+                .begin_checkpoint(chunk, Instant::now(), CHECKPOINT_EVERY);
+            if remaining.is_empty() {
+                continue;
+            }
+            let leases = remaining
+                .into_iter()
+                .map(|(id, left_s)| Remaining {
                     id: id.0,
-                    remaining_ttl_s: *left,
+                    remaining_ttl_s: left_s,
                 })
                 .collect();
-            if let Err(error) = self
-                .propose_fenced(Op::LeaseCheckpoint(LeaseCheckpoint { leases }))
-                .await
-            {
-                // They were marked as checkpointed, so renewals write the full TTL: right in either case.
+            let written = self
+                .propose_fenced(term, Op::LeaseCheckpoint(LeaseCheckpoint { leases }))
+                .await;
+            // Also when it is not known what came of it: it was sent, so that what is proposed in this term from now
+            // on comes after it.
+            self.lessor.end_checkpoint();
+            if let Err(error) = written {
                 return tracing::debug!(%error, "remaining TTLs could not be written");
             }
         }
+    }
+}
+
+/// What a command is fenced with that was decided as the leader of `term`; none when that is over, even if this
+/// member leads again.
+fn fence(leadership: Leadership, term: u64) -> Option<u64> {
+    if planted("expired-by-deposed-leader") {
+        return leadership.is_self.then_some(0);
+    }
+    (leadership.is_self && leadership.term == term).then_some(term)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_decided_in_a_term_is_proposed_in_no_other() {
+        let led = |term, is_self| Leadership {
+            term,
+            is_self,
+            ..Leadership::default()
+        };
+        assert_eq!(fence(led(5, true), 5), Some(5));
+        assert_eq!(fence(led(5, false), 5), None);
+        assert_eq!(fence(led(7, true), 5), None, "lost and won again");
     }
 }

@@ -5,7 +5,7 @@
 //! expires early; a member that does not lead keeps nothing.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -38,10 +38,14 @@ pub enum Renewal {
     Renewed {
         ttl_s: i64,
     },
-    /// The state holds a shorter remaining TTL, which has to be put back before this is answered.
+    /// The state holds a shorter remaining TTL: the full one has to be put back before this is answered, and
+    /// [`Lessor::restored`] be told of it with the `mark`.
     Checkpointed {
         ttl_s: i64,
+        mark: u64,
     },
+    /// A shorter remaining TTL is on its way into the state: wait for that, so that the full one comes after it.
+    Checkpointing,
     /// Its revocation is on the way: wait for that.
     Expiring,
     NotFound,
@@ -67,6 +71,11 @@ struct Leases {
     early: Vec<LeaseEvent>,
     by_id: HashMap<LeaseId, Lease>,
     deadlines: BTreeSet<(Instant, LeaseId)>,
+    /// A checkpoint of these is under way. Kept apart from the leases: one that is granted anew meanwhile may be hit
+    /// by it as well.
+    checkpointing: HashSet<LeaseId>,
+    /// The last mark that was given; none is given twice.
+    marks: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +83,19 @@ struct Lease {
     ttl_s: i64,
     deadline: Instant,
     expiring: bool,
-    checkpointed: bool,
+    /// The state may hold less than the full TTL. Another checkpoint gives another mark, so that a restore that was
+    /// under way by then does not hide it.
+    checkpointed: Option<u64>,
+}
+
+impl Lease {
+    /// The seconds left, when it has run for a while and still has longer than `over` to go.
+    fn worth_checkpointing(&self, now: Instant, over: Duration) -> Option<i64> {
+        let left = self.deadline.saturating_duration_since(now);
+        let ran = seconds(self.ttl_s).saturating_sub(left);
+        let worth = !self.expiring && left > over && ran >= over / 2;
+        worth.then(|| left.as_secs() as i64 + 1)
+    }
 }
 
 fn seconds(count: i64) -> Duration {
@@ -83,14 +104,28 @@ fn seconds(count: i64) -> Duration {
 }
 
 impl Leases {
+    fn of(term: u64, marks: u64) -> Self {
+        Self {
+            term,
+            marks,
+            ..Self::default()
+        }
+    }
+
+    fn next_mark(&mut self) -> u64 {
+        self.marks += 1;
+        self.marks
+    }
+
     fn put(&mut self, id: LeaseId, ttl_s: i64, remaining_s: i64, now: Instant) {
         self.remove(id);
         let deadline = now + seconds(remaining_s);
+        let checkpointed = (remaining_s < ttl_s).then(|| self.next_mark());
         let lease = Lease {
             ttl_s,
             deadline,
             expiring: false,
-            checkpointed: remaining_s < ttl_s,
+            checkpointed,
         };
         self.by_id.insert(id, lease);
         self.deadlines.insert((deadline, id));
@@ -126,10 +161,9 @@ impl Lessor {
 
     /// Starts to keep what is applied from now on; [`Self::load`] brings the leases that were there before.
     pub fn begin(&self, term: u64) {
-        *self.inner.lock() = Leases {
-            term,
-            ..Leases::default()
-        };
+        let mut leases = self.inner.lock();
+        *leases = Leases::of(term, leases.marks);
+        drop(leases);
         self.leading.store(true, Ordering::Release);
     }
 
@@ -154,8 +188,16 @@ impl Lessor {
     /// Leads no more: neither renews nor expires.
     pub fn stop(&self) {
         self.leading.store(false, Ordering::Release);
-        *self.inner.lock() = Leases::default();
+        let mut leases = self.inner.lock();
+        *leases = Leases::of(0, leases.marks);
+        drop(leases);
         self.changed.notify_waiters();
+    }
+
+    /// The leases of this term are loaded: neither those of an earlier leadership are here, nor none.
+    pub fn is_of(&self, term: u64) -> bool {
+        let leases = self.inner.lock();
+        leases.loaded && leases.term == term
     }
 
     pub fn applied(&self, events: Vec<LeaseEvent>) {
@@ -184,8 +226,14 @@ impl Lessor {
         if lease.expiring {
             return Renewal::Expiring;
         }
-        if lease.checkpointed {
-            return Renewal::Checkpointed { ttl_s: lease.ttl_s };
+        if leases.checkpointing.contains(&id) {
+            return Renewal::Checkpointing;
+        }
+        if let Some(mark) = lease.checkpointed {
+            return Renewal::Checkpointed {
+                ttl_s: lease.ttl_s,
+                mark,
+            };
         }
         if !planted("keep-alive-lost") {
             leases.set_deadline(id, now + seconds(lease.ttl_s));
@@ -193,10 +241,12 @@ impl Lessor {
         Renewal::Renewed { ttl_s: lease.ttl_s }
     }
 
-    /// The state holds the full TTL again.
-    pub fn restored(&self, id: LeaseId) {
-        if let Some(lease) = self.inner.lock().by_id.get_mut(&id) {
-            lease.checkpointed = false;
+    /// The state holds the full TTL again, unless it was checkpointed since `mark` was given.
+    pub fn restored(&self, id: LeaseId, mark: u64) {
+        let mut leases = self.inner.lock();
+        let lease = leases.by_id.get_mut(&id);
+        if let Some(lease) = lease.filter(|lease| lease.checkpointed == Some(mark)) {
+            lease.checkpointed = None;
         }
     }
 
@@ -236,37 +286,60 @@ impl Lessor {
     }
 
     /// The revocation did not come through: tried again at `again`. Renewable until then only when it definitely
-    /// will not come through later.
+    /// will not come through later. One that does not expire was granted anew meanwhile.
     pub fn not_revoked(&self, id: LeaseId, again: Instant, definitely: bool) {
         let mut leases = self.inner.lock();
-        if let Some(lease) = leases.by_id.get_mut(&id) {
-            lease.expiring = !definitely;
-        }
+        let lease = leases.by_id.get_mut(&id);
+        let Some(lease) = lease.filter(|lease| lease.expiring) else {
+            return;
+        };
+        lease.expiring = !definitely;
         leases.set_deadline(id, again);
         drop(leases);
         self.changed.notify_waiters();
     }
 
-    /// The lease turned out not to exist.
+    /// The lease that was to be revoked turned out not to exist. One that does not expire was granted anew meanwhile.
     pub fn forget(&self, id: LeaseId) {
-        self.inner.lock().remove(id);
+        let mut leases = self.inner.lock();
+        if leases.by_id.get(&id).is_some_and(|lease| lease.expiring) {
+            leases.remove(id);
+        }
+        drop(leases);
         self.changed.notify_waiters();
     }
 
-    /// Remaining seconds of the leases that have run for a while and still have longer than `over` to go, to be
-    /// written into the state.
-    pub fn to_checkpoint(&self, now: Instant, over: Duration) -> Vec<(LeaseId, i64)> {
+    /// The leases that have run for a while and still have longer than `over` to go, to be written into the state.
+    pub fn to_checkpoint(&self, now: Instant, over: Duration) -> Vec<LeaseId> {
+        let leases = self.inner.lock();
+        let worth = |(id, lease): (&LeaseId, &Lease)| lease.worth_checkpointing(now, over).map(|_| *id);
+        leases.by_id.iter().filter_map(worth).collect()
+    }
+
+    /// Those of `ids` that are still to be written, with the seconds left as of now. They are not renewed until
+    /// [`Self::end_checkpoint`].
+    pub fn begin_checkpoint(&self, ids: &[LeaseId], now: Instant, over: Duration) -> Vec<(LeaseId, i64)> {
         let mut leases = self.inner.lock();
-        let mut remaining = Vec::new();
-        for (id, lease) in &mut leases.by_id {
-            let left = lease.deadline.saturating_duration_since(now);
-            let ran = seconds(lease.ttl_s).saturating_sub(left);
-            if !lease.expiring && left > over && ran >= over / 2 {
-                lease.checkpointed = true;
-                remaining.push((*id, left.as_secs() as i64 + 1));
+        let left = |id: &LeaseId| {
+            let left_s = leases.by_id.get(id)?.worth_checkpointing(now, over)?;
+            Some((*id, left_s))
+        };
+        let remaining: Vec<_> = ids.iter().filter_map(left).collect();
+        leases.checkpointing = remaining.iter().map(|(id, _)| *id).collect();
+        remaining
+    }
+
+    /// Whatever came of it, a renewal writes the full TTL from now on: right in either case.
+    pub fn end_checkpoint(&self) {
+        let mut leases = self.inner.lock();
+        for id in std::mem::take(&mut leases.checkpointing) {
+            let mark = leases.next_mark();
+            if let Some(lease) = leases.by_id.get_mut(&id) {
+                lease.checkpointed = Some(mark);
             }
         }
-        remaining
+        drop(leases);
+        self.changed.notify_waiters();
     }
 }
 
@@ -285,6 +358,14 @@ mod tests {
         (lessor, now)
     }
 
+    /// Of a lease whose full TTL has to be put back before it is renewed.
+    fn mark(lessor: &Lessor, id: LeaseId, now: Instant) -> u64 {
+        match lessor.renew(id, now) {
+            Renewal::Checkpointed { mark, .. } => mark,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_lease_expires_when_its_time_is_over_and_not_before() {
         let (lessor, now) = lessor(vec![(A, 10, 0), (B, 20, 0)]);
@@ -300,8 +381,7 @@ mod tests {
     fn a_new_leader_starts_from_the_remaining_ttl() {
         let (lessor, now) = lessor(vec![(A, 600, 100)]);
         assert_eq!(lessor.time_to_live(A, now), Ok(Some((600, 100))));
-        assert_eq!(lessor.renew(A, now), Renewal::Checkpointed { ttl_s: 600 });
-        lessor.restored(A);
+        lessor.restored(A, mark(&lessor, A, now));
         assert_eq!(lessor.renew(A, now), Renewal::Renewed { ttl_s: 600 });
     }
 
@@ -343,12 +423,109 @@ mod tests {
     }
 
     #[test]
+    fn what_was_granted_anew_is_not_the_lease_that_expired() {
+        let anew = || {
+            let (lessor, now) = lessor(vec![(A, 1, 1)]);
+            assert_eq!(lessor.expired(now + seconds(2), 10), [A]);
+            lessor.applied(vec![
+                LeaseEvent::Revoked { id: A },
+                LeaseEvent::Granted { id: A, ttl_s: 60 },
+            ]);
+            (lessor, now)
+        };
+        // The keeper hears of its revocation only after both were applied.
+        let (lessor, now) = anew();
+        lessor.forget(A);
+        assert_eq!(lessor.renew(A, now), Renewal::Renewed { ttl_s: 60 });
+        assert_eq!(lessor.next_deadline(), Some(now + seconds(60)));
+        // Or not at all.
+        let (lessor, now) = anew();
+        lessor.not_revoked(A, now + seconds(3), false);
+        assert_eq!(lessor.renew(A, now), Renewal::Renewed { ttl_s: 60 });
+        assert_eq!(lessor.next_deadline(), Some(now + seconds(60)));
+    }
+
+    #[test]
+    fn a_lease_that_turns_out_not_to_exist_is_forgotten() {
+        let (lessor, now) = lessor(vec![(A, 1, 1)]);
+        assert_eq!(lessor.expired(now + seconds(2), 10), [A]);
+        lessor.forget(A);
+        assert_eq!(lessor.renew(A, now), Renewal::NotFound);
+    }
+
+    #[test]
+    fn leases_are_of_the_term_that_they_were_loaded_in() {
+        let (lessor, now) = lessor(vec![(A, 10, 10)]);
+        assert!(lessor.is_of(1) && !lessor.is_of(2));
+        lessor.begin(2);
+        assert!(!lessor.is_of(1) && !lessor.is_of(2));
+        lessor.load(2, vec![(A, 10, 10)], now);
+        assert!(lessor.is_of(2));
+    }
+
+    const OVER: Duration = Duration::from_secs(300);
+
+    #[test]
     fn only_long_leases_are_checkpointed() {
         let (lessor, now) = lessor(vec![(A, 3600, 3600), (B, 60, 60)]);
-        assert!(lessor.to_checkpoint(now, seconds(300)).is_empty());
-        assert_eq!(
-            lessor.to_checkpoint(now + seconds(200), seconds(300)),
-            [(A, 3401)]
-        );
+        assert!(lessor.to_checkpoint(now, OVER).is_empty());
+        let now = now + seconds(200);
+        assert_eq!(lessor.to_checkpoint(now, OVER), [A]);
+        assert_eq!(lessor.begin_checkpoint(&[A, B], now, OVER), [(A, 3401)]);
+    }
+
+    #[test]
+    fn a_lease_that_is_renewed_before_its_turn_is_not_checkpointed() {
+        let (lessor, now) = lessor(vec![(A, 3600, 3600)]);
+        let now = now + seconds(200);
+        assert_eq!(lessor.to_checkpoint(now, OVER), [A]);
+        assert_eq!(lessor.renew(A, now), Renewal::Renewed { ttl_s: 3600 });
+        assert!(lessor.begin_checkpoint(&[A], now, OVER).is_empty());
+        lessor.end_checkpoint();
+        assert_eq!(lessor.renew(A, now), Renewal::Renewed { ttl_s: 3600 });
+    }
+
+    #[test]
+    fn a_renewal_waits_for_the_checkpoint_under_way() {
+        let (lessor, now) = lessor(vec![(A, 3600, 3600), (B, 3600, 3600)]);
+        let now = now + seconds(200);
+        assert_eq!(lessor.begin_checkpoint(&[A], now, OVER), [(A, 3401)]);
+        assert_eq!(lessor.renew(A, now), Renewal::Checkpointing);
+        assert_eq!(lessor.renew(B, now), Renewal::Renewed { ttl_s: 3600 });
+        lessor.end_checkpoint();
+        lessor.restored(A, mark(&lessor, A, now));
+        assert_eq!(lessor.renew(A, now), Renewal::Renewed { ttl_s: 3600 });
+    }
+
+    #[test]
+    fn a_restore_does_not_hide_a_checkpoint_that_came_after_it() {
+        for ends_first in [false, true] {
+            let (lessor, now) = lessor(vec![(A, 3600, 3000)]);
+            // Proposed with this mark, and not answered yet when the checkpoint is.
+            let restoring = mark(&lessor, A, now);
+            assert_eq!(lessor.begin_checkpoint(&[A], now, OVER), [(A, 3001)]);
+            if ends_first {
+                lessor.end_checkpoint();
+                lessor.restored(A, restoring);
+            } else {
+                lessor.restored(A, restoring);
+                lessor.end_checkpoint();
+            }
+            let again = mark(&lessor, A, now);
+            assert_ne!(again, restoring);
+            lessor.restored(A, again);
+            assert_eq!(lessor.renew(A, now), Renewal::Renewed { ttl_s: 3600 });
+        }
+    }
+
+    #[test]
+    fn a_restore_of_an_earlier_leadership_counts_no_more() {
+        let (lessor, now) = lessor(vec![(A, 3600, 3000)]);
+        let restoring = mark(&lessor, A, now);
+        lessor.stop();
+        lessor.begin(3);
+        lessor.load(3, vec![(A, 3600, 2000)], now);
+        lessor.restored(A, restoring);
+        assert_ne!(mark(&lessor, A, now), restoring);
     }
 }

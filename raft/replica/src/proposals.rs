@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use barque_proto::command::Command;
+use barque_proto::command::{Command, Txn, command::Op, operation};
 use barque_store::Response;
 use prost::Message;
 use tokio::{
@@ -19,6 +19,31 @@ use crate::{
 /// Room for a batch's own fields, and for each command's tag and length.
 pub const BATCH_OVERHEAD: usize = 32;
 const COMMAND_OVERHEAD: usize = 8;
+
+/// How many txns may lie in one another, the outermost one counted. Decoding ends at 100 messages in one another, and
+/// a level is two of them: with batch, command, innermost operation and index term it is 67.
+pub const MAX_TXN_DEPTH: usize = 32;
+
+/// Whether it can be read back from the log. Encoding has no limit of depth and decoding has one: an entry beyond it
+/// would stop every member that applies it, for good. Only txns nest, and commands get into the log through the queue
+/// alone (a batch that a peer forwards came through the peer's), so that it is enough to look here.
+fn is_readable(command: &Command) -> bool {
+    match &command.op {
+        Some(Op::Txn(txn)) => nests_within(txn, MAX_TXN_DEPTH),
+        _ => true,
+    }
+}
+
+fn nests_within(txn: &Txn, depth: usize) -> bool {
+    let Some(below) = depth.checked_sub(1) else {
+        return false;
+    };
+    let mut operations = txn.success.iter().chain(&txn.failure);
+    operations.all(|operation| match &operation.op {
+        Some(operation::Op::Txn(nested)) => nests_within(nested, below),
+        _ => true,
+    })
+}
 
 /// What a proposal costs against the bounds at least, so that small ones are bounded too.
 fn cost(command: &Command) -> usize {
@@ -47,8 +72,13 @@ impl ProposalQueue {
         };
         (queued, queue)
     }
+
     pub fn pending(&self) -> usize {
         self.admission.pending()
+    }
+
+    pub fn pending_bytes(&self) -> usize {
+        self.admission.pending_bytes()
     }
 
     pub async fn propose(&self, command: Command) -> Result<Response, ProposeError> {
@@ -62,7 +92,7 @@ impl ProposalQueue {
 
     async fn queue_and_wait(&self, command: Command) -> Result<Response, ProposeError> {
         let bytes = cost(&command);
-        if bytes + BATCH_OVERHEAD > self.max_batch_bytes {
+        if !is_readable(&command) || bytes + BATCH_OVERHEAD > self.max_batch_bytes {
             return Err(ProposeError::TooLarge);
         }
         let admitted = self.admission.admit(bytes).ok_or(ProposeError::TooManyRequests)?;
@@ -103,4 +133,62 @@ pub struct Limits {
     pub max_queued_commands: usize,
     pub max_queued_bytes: usize,
     pub request_timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use barque_proto::command::{CommandBatch, IndexTerm, Operation, Put};
+
+    use super::*;
+
+    fn inside(op: operation::Op) -> Txn {
+        Txn {
+            success: vec![Operation { op: Some(op) }],
+            ..Txn::default()
+        }
+    }
+
+    /// Txns in one another, as many as `depth`, around the deepest operation there is.
+    fn nested(depth: usize) -> Command {
+        let put = Put {
+            key: "k".into(),
+            terms: vec![IndexTerm::default()],
+            ..Put::default()
+        };
+        let innermost = inside(operation::Op::Put(put));
+        let txn = (1..depth).fold(innermost, |txn, _| inside(operation::Op::Txn(txn)));
+        Command {
+            op: Some(Op::Txn(txn)),
+            ..Command::default()
+        }
+    }
+
+    #[test]
+    fn what_may_be_proposed_can_be_read_back() {
+        let readable: Vec<usize> = (1..=60).filter(|depth| is_readable(&nested(*depth))).collect();
+        assert_eq!(readable, (1..=MAX_TXN_DEPTH).collect::<Vec<_>>());
+        for depth in readable {
+            let batch = CommandBatch {
+                origin: 1,
+                sequence: 1,
+                commands: vec![nested(depth)],
+            };
+            let read = CommandBatch::decode(batch.encode_to_vec().as_slice());
+            assert_eq!(read.unwrap(), batch, "depth {depth}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_back_is_refused() {
+        let limits = Limits {
+            max_batch_bytes: 1 << 20,
+            max_queued_commands: 10,
+            max_queued_bytes: 1 << 20,
+            request_timeout: Duration::from_secs(10),
+        };
+        let (queue, mut queued) = ProposalQueue::new(&limits, Arc::default());
+        let refused = queue.propose(nested(MAX_TXN_DEPTH + 1)).await;
+        assert!(matches!(refused, Err(ProposeError::TooLarge)), "{refused:?}");
+        assert!(queued.try_recv().is_err());
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use openraft::{Config, SnapshotPolicy};
 
-use crate::{ReplicaConfig, StartError};
+use crate::{ReplicaConfig, StartError, peer::MAX_ENTRY_BYTES};
 
 /// Entries per AppendEntries; each also holds about a megabyte at most.
 const MAX_ENTRIES_PER_MESSAGE: u64 = 1024;
@@ -25,6 +25,7 @@ pub fn raft_config(config: &ReplicaConfig, cluster_id: u64) -> Result<Arc<Config
              --heartbeat-interval[{heartbeat_ms}ms]"
         )));
     }
+    check_batches(config)?;
     let election_timeout_max = election_ms * 3 / 10;
     let raft = Config {
         cluster_name: format!("{cluster_id:x}"),
@@ -50,6 +51,20 @@ pub fn raft_config(config: &ReplicaConfig, cluster_id: u64) -> Result<Arc<Config
         .map_err(|error| StartError::Config(error.to_string()))
 }
 
+/// A batch that the log does not take stops the leader, and one that no message holds is never replicated.
+fn check_batches(config: &ReplicaConfig) -> Result<(), StartError> {
+    let (batch, most) = (
+        config.max_batch_bytes,
+        config.log.max_entry_bytes().min(MAX_ENTRY_BYTES),
+    );
+    if batch > most {
+        return Err(StartError::Config(format!(
+            "a batch of {batch} bytes is more than the log and the messages between members hold: {most}"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -62,6 +77,32 @@ mod tests {
         let raft = raft_config(&config, 1).unwrap();
         assert_eq!((raft.election_timeout_min, raft.election_timeout_max), (150, 300));
         assert_eq!(raft.heartbeat_interval, 50);
+    }
+
+    #[test]
+    fn batches_that_cannot_be_carried_are_refused() {
+        let with = |max_batch_bytes, segment_bytes| {
+            let mut config = ReplicaConfig {
+                max_batch_bytes,
+                ..crate::config::tests::example()
+            };
+            config.log.segment_bytes = segment_bytes;
+            raft_config(&config, 1)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(with(MAX_ENTRY_BYTES, 1 << 30), Ok(()));
+        let error = with(MAX_ENTRY_BYTES + 1, 1 << 30).unwrap_err();
+        assert!(
+            error.starts_with("a batch of 62914561 bytes is more than"),
+            "{error}"
+        );
+        assert_eq!(with(32 << 10, 64 << 10), Ok(()));
+        let error = with(64 << 10, 64 << 10).unwrap_err();
+        assert!(
+            error.starts_with("a batch of 65536 bytes is more than"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     KeepAlive, MemberError, ProposeError, ReadBarrierError, ReplicaConfig, ReplicaMetrics, StartError,
     identity,
     lifecycle::Phase,
+    quota::Quota,
     start::{self, Started},
     types::Node,
 };
@@ -77,6 +78,8 @@ pub struct Replica {
 
 struct Inner {
     member: Started,
+    /// `None`: there is no limit.
+    quota: Option<Arc<Quota>>,
     handle: Handle,
     election_timeout: Duration,
     request_timeout: Duration,
@@ -134,14 +137,21 @@ impl Replica {
     #[doc(hidden)]
     pub async fn start_on(handle: Handle, config: ReplicaConfig) -> Result<Replica, StartError> {
         let (election_timeout, request_timeout) = (config.election_timeout, config.request_timeout);
+        let quota_bytes = config.store.quota_backend_bytes;
         let starting = handle.spawn(start::start(config));
         let _given_up = AbortOnDrop(starting.abort_handle());
         let member = starting
             .await
             .map_err(|panicked| StartError::Raft(panicked.to_string()))??;
+        let (me, store, queue) = (member.me.member_id, member.store.clone(), member.queue.clone());
+        let quota = Quota::new(quota_bytes, me, store, queue);
+        if let Some(quota) = &quota {
+            handle.spawn(quota.clone().follow(member.phase.subscribe()));
+        }
         Ok(Replica {
             inner: Arc::new(Inner {
                 member,
+                quota,
                 handle,
                 election_timeout,
                 request_timeout,
@@ -169,9 +179,17 @@ impl Replica {
     }
 
     /// Proposes one command and waits until **this member** has applied it: a read of the local store right
-    /// after sees it.
+    /// after sees it. What makes the database grow is refused when there is no room for it.
     pub async fn propose(&self, command: Command) -> Result<Response, ProposeError> {
+        if let Some(quota) = &self.inner.quota {
+            quota.admit(&command).await?;
+        }
         self.member().queue.propose(command).await
+    }
+
+    /// How many bytes may be in use; `None`: any number.
+    pub fn quota_backend_bytes(&self) -> Option<u64> {
+        self.inner.quota.as_ref().map(|quota| quota.limit())
     }
 
     /// Returns once the local store covers everything acknowledged anywhere before the call.

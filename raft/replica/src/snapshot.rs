@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::data_dir::make_private_dir;
+
 /// A snapshot's files. None: the state itself is the snapshot, nobody asked for files.
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotData {
@@ -46,7 +48,7 @@ fn remove(path: &Path) {
 
 /// Empties the directory of what an earlier life left behind.
 pub fn clear_leftovers(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+    make_private_dir(dir)?;
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         match path.is_dir() {

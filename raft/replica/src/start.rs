@@ -16,7 +16,7 @@ use crate::{
     barrier::BarrierTask,
     blocking::block,
     compactor::Compactor,
-    data_dir::{Opened, Role, check_urls, member_dir, open, role, sync_names},
+    data_dir::{Opened, Role, check_urls, make_data_dir, member_dir, open, role, sync_names},
     identity::{Identity, KnownPeers},
     keeper::Keeper,
     leadership,
@@ -34,6 +34,7 @@ use crate::{
         server::PeerService,
         snapshot_receive::Receiver,
     },
+    planted,
     proposals::{Limits, ProposalQueue},
     proposer::Proposer,
     raft_config::raft_config,
@@ -105,7 +106,7 @@ struct Ground {
 
 async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartError> {
     check_urls(config)?;
-    std::fs::create_dir_all(&config.data_dir)?;
+    make_data_dir(&config.data_dir)?;
     let client_tls = config.tls.as_ref().map(|tls| client_config(&tls.client));
     let name = config.name.clone();
     let inquiry = Inquiry::new(config, client_tls.clone())?;
@@ -127,7 +128,6 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     let gate = Gate::new(me, Arc::new(KnownPeers::load(&member_dir(config))?));
     let directory = Directory::new(gate.clone(), !identity.is_admitted());
     directory.initialized.store(identity.has_log, Ordering::Release);
-    clear_leftovers(&snapshot_dir(config))?;
     let service = PeerService::new(gate.clone(), Receiver::new(snapshot_dir(config)));
     let phase = Arc::new(watch::Sender::new(Phase::Running));
     serve_peers(config, service.clone(), directory.clone(), phase.subscribe())?;
@@ -136,6 +136,8 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
         admit(&inquiry, me, &mut identity, &member_dir(config)).await?;
     }
     let opened = block(|| open(config, &identity))?;
+    // Only now that the directory is locked: a member that runs keeps its snapshots there. None is received before.
+    clear_leftovers(&snapshot_dir(config))?;
     let ground = Ground {
         me,
         identity,
@@ -197,7 +199,12 @@ impl Core {
             store,
             applier,
         } = opened;
-        let had = recovered.last.map(|(term, index)| LogPosition { term, index });
+        let had = match planted("committed-not-saved") {
+            // A member that trusts in that index alone.
+            true => recovered.committed.or(recovered.purged).or(Some((0, 0))),
+            false => recovered.last,
+        };
+        let had = had.map(|(term, index)| LogPosition { term, index });
         let counters = Arc::new(Counters::default());
         let flushed = FlushedState::default();
         flushed.set(applier.flushed());

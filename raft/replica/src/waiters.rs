@@ -87,6 +87,10 @@ impl Admission {
     pub fn pending(&self) -> usize {
         self.commands.load(Ordering::Relaxed)
     }
+
+    pub fn pending_bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// Gives its share back when dropped.

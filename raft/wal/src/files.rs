@@ -7,7 +7,7 @@ mod cut;
 mod disk;
 mod real;
 
-pub use cut::CutFiles;
+pub use cut::{CutFiles, Harm};
 pub use real::RealFiles;
 
 /// A directory's worth of files.

@@ -114,6 +114,11 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    /// Nothing is kept of what is gone.
+    fn defragment(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
         self.flush()?;
         fs::create_dir(dir)?;

@@ -119,6 +119,9 @@ pub trait Engine: Send + Sync {
     /// Makes everything written so far durable.
     fn flush(&self) -> Result<(), StoreError>;
 
+    /// Gives back the space of what is overwritten or deleted; may take long, and delays neither reads nor writes.
+    fn defragment(&self) -> Result<(), StoreError>;
+
     /// Writes a durable, self-contained copy of everything into `dir`, which must not exist.
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError>;
 
@@ -128,7 +131,8 @@ pub trait Engine: Send + Sync {
     /// Takes the copy in `dir` over as a database of its own beside this one: durable, but not the current one.
     fn stage(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError>;
 
-    /// Makes this database the one that is found at the next start.
+    /// Makes this database the one that is found at the next start. After an error either may be found, so both must
+    /// stay: whichever it is not is removed then.
     fn make_current(&self) -> Result<(), StoreError>;
 
     /// Lets this database's files go as soon as nobody reads them any more.

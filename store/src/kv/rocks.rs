@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType,
     DBRawIteratorWithThreadMode, Env, FlushOptions, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
     WriteOptions, checkpoint::Checkpoint,
 };
@@ -149,6 +149,20 @@ impl Engine for RocksEngine {
             .db
             .flush_cfs_opt(&families, &options)
             .map_err(engine_error)
+    }
+
+    /// What is in memory still holds what was deleted there, so it is written out first.
+    fn defragment(&self) -> Result<(), StoreError> {
+        self.flush()?;
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        for family in Family::ALL {
+            let family = self.database.family(family);
+            self.database
+                .db
+                .compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(())
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {

@@ -122,3 +122,30 @@ fn a_long_log_is_looked_through_in_pieces() {
         assert_eq!(next, reader.head().revision.next());
     });
 }
+
+#[test]
+fn defragmenting_gives_space_back_and_changes_nothing_else() {
+    on_each_engine(|fixture| {
+        fixture.put("kept", "1");
+        let value = "v".repeat(64 << 10);
+        for number in 0..16 {
+            fixture.put(&format!("k{number}"), &value);
+        }
+        let full = fixture.store.sizes().in_use_bytes;
+        assert!(full > 16 * (64 << 10), "{full}");
+        for number in 0..16 {
+            fixture.delete(&format!("k{number}"));
+        }
+        let head = fixture.store.head().revision;
+        fixture.apply(compact(head.0)).unwrap();
+        compact_fully(fixture);
+        let hash = fixture.store.state_hash();
+        fixture.store.defragment().unwrap();
+        let in_use = fixture.store.sizes().in_use_bytes;
+        assert!(in_use < 64 << 10, "{in_use} of {full}");
+        assert_eq!(fixture.store.state_hash(), hash);
+        assert_eq!(fixture.get("kept", head.0), Some("1".into()));
+        fixture.put("kept", "2");
+        assert_eq!(fixture.store.head().revision, Revision(head.0 + 1));
+    });
+}

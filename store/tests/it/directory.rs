@@ -1,8 +1,11 @@
 //! The data directory: opened again, copied, replaced, refused.
 
-use std::fs;
+use std::{fs, path::Path, sync::Arc};
 
-use barque_store::{Entry, EntryBody, LogPosition, Revision, Store, StoreError};
+use barque_store::{
+    Entry, EntryBody, LogPosition, Revision, Store, StoreError,
+    kv::{Batch, Engine, EngineSizes, View, rocks},
+};
 use bytes::Bytes;
 
 use crate::support::*;
@@ -153,6 +156,76 @@ fn a_broken_snapshot_changes_nothing() {
         2,
         "pointer and one state"
     );
+}
+
+/// Moves the pointer, and cannot say that it is durable.
+struct PointerNotSynced(Arc<dyn Engine>);
+
+impl Engine for PointerNotSynced {
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        self.0.write(batch)
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        self.0.view()
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush()
+    }
+
+    fn defragment(&self) -> Result<(), StoreError> {
+        self.0.defragment()
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        self.0.checkpoint(dir)
+    }
+
+    fn open_checkpoint(&self, dir: &Path) -> Result<Arc<dyn View>, StoreError> {
+        self.0.open_checkpoint(dir)
+    }
+
+    fn stage(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
+        Ok(Arc::new(Self(self.0.stage(dir)?)))
+    }
+
+    fn make_current(&self) -> Result<(), StoreError> {
+        self.0.make_current()?;
+        Err(std::io::Error::other("the disk failed").into())
+    }
+
+    fn retire(&self) {
+        self.0.retire();
+    }
+
+    fn sizes(&self) -> EngineSizes {
+        self.0.sizes()
+    }
+}
+
+#[test]
+fn a_pointer_that_could_not_be_synced_names_a_state_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let engine = PointerNotSynced(Arc::new(rocks::open(&state, 8 << 20).unwrap()));
+    let (store, mut applier) = Store::open_with(Arc::new(engine), RING_BYTES).unwrap();
+    applier.apply(&[entry(1, 1, vec![put("k", "old")])]).unwrap();
+    applier.flush().unwrap();
+    let copy = dir.path().join("copy");
+    let other = copy_of_another(vec![(1, put("k", "old")), (2, put("k", "new"))], &copy);
+    let error = applier.install(&copy).unwrap_err().to_string();
+    assert!(error.contains("the disk failed"), "{error}");
+    assert_eq!(store.head().epoch, 0);
+    drop((store, applier));
+    // The power was not cut, so the pointer is the new one; had it been cut, it could be either.
+    for name in ["state-00000001", "state-00000002"] {
+        assert!(state.join(name).is_dir(), "{name}");
+    }
+    let (store, applier) = Store::open(config(&state)).unwrap();
+    assert_eq!(applier.applied(), Some(LogPosition { term: 1, index: 2 }));
+    assert_eq!(store.state_hash(), other.store.state_hash());
+    assert!(!state.join("state-00000001").exists());
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod lease;
 mod library;
 mod members;
 mod operations;
+mod quota;
 mod range;
 mod replace;
 mod suite;

@@ -1,5 +1,6 @@
 //! Create, update, patch: what is stored, what is refused, and with which words.
 
+use barque_proto::command::{Alarm, Command, alarm::Kind, command::Op};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -416,4 +417,47 @@ async fn secrets_leases_and_events() {
         .get("/api/v1/events?fieldSelector=involvedObject.uid%3Du,reason%3DStarted")
         .await;
     assert_eq!(found.body["items"][0]["metadata"]["name"], "e");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_database_takes_no_objects_and_gives_up_those_it_has() {
+    let api = Api::start().await;
+    api.create_config_map("kept", json!({})).await;
+    let alarm = |active| Command {
+        op: Some(Op::Alarm(Alarm {
+            kind: Kind::Nospace.into(),
+            member_id: 1,
+            active,
+        })),
+        ..Command::default()
+    };
+    api.replica.propose(alarm(true)).await.expect("an alarm");
+    let new = || json!({ "metadata": { "name": "new" } });
+    let refused = api.post(MAPS, new()).await;
+    assert_eq!(
+        refused.code,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "{}",
+        refused.body
+    );
+    assert_eq!(
+        (
+            &refused.body["kind"],
+            &refused.body["reason"],
+            &refused.body["message"]
+        ),
+        (
+            &json!("Status"),
+            &json!("InternalError"),
+            &json!("Internal error occurred: etcdserver: mvcc: database space exceeded")
+        )
+    );
+    assert_eq!(api.get(&format!("{MAPS}/kept")).await.code, StatusCode::OK);
+    assert_eq!(api.delete(&format!("{MAPS}/kept")).await.code, StatusCode::OK);
+    api.replica
+        .propose(alarm(false))
+        .await
+        .expect("an alarm disarmed");
+    let created = api.post(MAPS, new()).await;
+    assert_eq!(created.code, StatusCode::CREATED, "{}", created.body);
 }

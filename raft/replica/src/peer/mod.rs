@@ -27,6 +27,8 @@ pub const INCARNATION: &str = "barque-incarnation";
 
 /// An AppendEntries holds about a megabyte, and one entry more.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// The largest entry that surely fits one, with what else is in it.
+pub const MAX_ENTRY_BYTES: usize = MAX_MESSAGE_BYTES - (4 << 20);
 
 /// Decides who may talk to this member: the right cluster, the right addressee, the incarnation known.
 #[derive(Debug, Clone)]

@@ -1,6 +1,9 @@
 //! Who may take part: the right cluster, and never a member that has lost its data.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -214,6 +217,35 @@ async fn a_member_of_another_cluster_does_not_start() {
         refused.contains("is of cluster") && refused.contains("--initial-cluster-token"),
         "{refused}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_member_keeps_is_for_its_owner_alone() {
+    let cluster = Cluster::started(1).await;
+    let data_dir = cluster.data_dir(0);
+    let below = ["member", "snap", "state", "wal"].map(|name| data_dir.join(name));
+    for dir in below.iter().chain([&data_dir]) {
+        let mode = dir.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o700, "{}: {mode:o}", dir.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_leaves_the_snapshots_of_the_first_alone() {
+    let mut cluster = Cluster::started(1).await;
+    let kept = cluster.data_dir(0).join("snap").join("out-7");
+    std::fs::create_dir(&kept).unwrap();
+    // It listens elsewhere, and takes itself for the same member.
+    let urls = cluster.members[0].peer_urls.clone();
+    cluster.relocate(0);
+    cluster.members[0].peer_urls = urls;
+    let refused = cluster.try_start(0).await.unwrap_err().to_string();
+    assert!(refused.ends_with("is in use by another process"), "{refused}");
+    assert!(kept.exists());
+    write(cluster.replica(0), "a", "1").await.unwrap();
+    cluster.kill(0).await;
+    cluster.start(0).await;
+    assert!(!kept.exists(), "of an earlier life");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,18 @@ pub struct CutFiles {
     power: Arc<Mutex<Power>>,
 }
 
+/// What a disk did that a healthy one does not do, since it was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Harm {
+    pub failed_syncs: u64,
+    /// For want of room.
+    pub refused_writes: u64,
+    /// Changes that were not synced when the power went.
+    pub unsynced: u64,
+    /// Files and names that a power cut took something of.
+    pub lost: u64,
+}
+
 struct Power {
     disk: Disk,
     dice: Dice,
@@ -29,9 +41,11 @@ struct Power {
     boot: u64,
     operations: u64,
     cut_at: Option<u64>,
+    cut_in_sync: Option<u64>,
     syncs: u64,
     fail_sync_at: Option<u64>,
     limit: Option<u64>,
+    harm: Harm,
 }
 
 impl CutFiles {
@@ -43,9 +57,11 @@ impl CutFiles {
             boot: 0,
             operations: 0,
             cut_at: None,
+            cut_in_sync: None,
             syncs: 0,
             fail_sync_at: None,
             limit: None,
+            harm: Harm::default(),
         };
         CutFiles {
             power: Arc::new(Mutex::new(power)),
@@ -72,6 +88,16 @@ impl CutFiles {
         power.cut_at = Some(power.operations + count);
     }
 
+    /// Cuts the power in the `count`-th sync from now (1 is the next), before anything of it is durable.
+    pub fn cut_in_sync(&self, count: u64) {
+        let mut power = self.power.lock();
+        power.cut_in_sync = Some(power.syncs + count);
+    }
+
+    pub fn harm(&self) -> Harm {
+        self.power.lock().harm
+    }
+
     pub fn is_cut(&self) -> bool {
         !self.power.lock().on
     }
@@ -79,7 +105,7 @@ impl CutFiles {
     /// Power is back; the files are what survived.
     pub fn restore(&self) {
         let mut power = self.power.lock();
-        (power.on, power.cut_at) = (true, None);
+        (power.on, power.cut_at, power.cut_in_sync) = (true, None, None);
     }
 
     /// The `count`-th sync from now fails (1 is the next), and what it was to make durable never will be.
@@ -137,6 +163,11 @@ impl CutFiles {
     }
 }
 
+enum Sync {
+    Works,
+    Fails,
+}
+
 fn no_power() -> io::Error {
     io::Error::other("the power was cut")
 }
@@ -144,20 +175,31 @@ fn no_power() -> io::Error {
 impl Power {
     fn cut(&mut self) {
         if self.on {
-            self.disk.cut(&mut self.dice);
+            self.harm.unsynced += self.disk.unsynced();
+            self.harm.lost += self.disk.cut(&mut self.dice);
             self.on = false;
             self.boot += 1;
         }
     }
 
-    fn sync_fails(&mut self) -> bool {
+    /// Whether this sync has its effect, or fails, or loses its power.
+    fn begin_sync(&mut self) -> io::Result<Sync> {
         self.syncs += 1;
-        self.fail_sync_at.take_if(|at| *at <= self.syncs).is_some()
+        if self.cut_in_sync.take_if(|at| *at <= self.syncs).is_some() {
+            self.cut();
+            return Err(no_power());
+        }
+        let fails = self.fail_sync_at.take_if(|at| *at <= self.syncs).is_some();
+        self.harm.failed_syncs += u64::from(fails);
+        Ok(if fails { Sync::Fails } else { Sync::Works })
     }
 
-    fn check_room(&self, more: u64) -> io::Result<()> {
+    fn check_room(&mut self, more: u64) -> io::Result<()> {
         match self.limit {
-            Some(limit) if self.disk.used() + more > limit => Err(io::ErrorKind::StorageFull.into()),
+            Some(limit) if self.disk.used() + more > limit => {
+                self.harm.refused_writes += 1;
+                Err(io::ErrorKind::StorageFull.into())
+            }
             _ => Ok(()),
         }
     }
@@ -224,10 +266,10 @@ impl Files for CutFiles {
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         self.operate(None, |power| {
-            if power.sync_fails() {
-                return Err(io::Error::other("injected: the directory's sync failed"));
+            match power.begin_sync()? {
+                Sync::Works => power.disk.sync_names(),
+                Sync::Fails => return Err(io::Error::other("injected: the directory's sync failed")),
             }
-            power.disk.sync_names();
             Ok(())
         })
     }
@@ -282,18 +324,17 @@ impl File for CutFile {
 
     fn sync(&self) -> io::Result<()> {
         self.files.operate(Some(self.boot), |power| {
-            let fails = power.sync_fails();
-            match power.disk.inodes.get_mut(&self.inode) {
-                Some(inode) if fails => {
+            let sync = power.begin_sync()?;
+            let inode = power.disk.inodes.get_mut(&self.inode);
+            let inode = inode.ok_or_else(|| io::Error::other("the file is gone"))?;
+            match sync {
+                Sync::Works => inode.sync(),
+                Sync::Fails => {
                     inode.fail_sync();
-                    Err(io::Error::other("injected: the sync failed"))
+                    return Err(io::Error::other("injected: the sync failed"));
                 }
-                Some(inode) => {
-                    inode.sync();
-                    Ok(())
-                }
-                None => Err(io::Error::other("the file is gone")),
             }
+            Ok(())
         })
     }
 

@@ -72,8 +72,8 @@ impl Inode {
     }
 
     /// Loses what is not durable, but for what the dice keep: of each block one of its states in turn, the
-    /// next one perhaps torn.
-    fn cut(&mut self, dice: &mut Dice) {
+    /// next one perhaps torn. Tells whether anything is lost.
+    fn cut(&mut self, dice: &mut Dice) -> bool {
         let block = if dice.coin() { 512 } else { 4096 };
         let keep_all = dice.up_to(7) == 0;
         let keep_none = dice.up_to(7) == 0;
@@ -99,7 +99,9 @@ impl Inode {
             }
         }
         self.changes.clear();
-        self.seen = self.durable.clone();
+        let lost = self.seen != self.durable;
+        self.seen.clone_from(&self.durable);
+        lost
     }
 }
 
@@ -203,8 +205,16 @@ impl Disk {
             .sum()
     }
 
-    pub(super) fn cut(&mut self, dice: &mut Dice) {
+    /// The changes of content and of names that are not durable.
+    pub(super) fn unsynced(&self) -> u64 {
+        let of_content: usize = self.inodes.values().map(|inode| inode.changes.len()).sum();
+        (of_content + self.changes.len()) as u64
+    }
+
+    /// How many files and names are no longer what they were.
+    pub(super) fn cut(&mut self, dice: &mut Dice) -> u64 {
         let kept = dice.up_to(self.changes.len());
+        let forgotten = self.changes.len() - kept;
         for change in self.changes.drain(..).take(kept) {
             rename(&mut self.durable_names, &change);
         }
@@ -213,6 +223,8 @@ impl Disk {
         self.inodes.retain(|inode, _| named.contains(inode));
         let mut inodes: Vec<_> = self.inodes.iter_mut().collect();
         inodes.sort_by_key(|(inode, _)| **inode);
-        inodes.into_iter().for_each(|(_, inode)| inode.cut(dice));
+        let torn = inodes.into_iter().map(|(_, inode)| inode.cut(dice));
+        let torn = torn.filter(|lost| *lost).count();
+        (forgotten + torn) as u64
     }
 }
