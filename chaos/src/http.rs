@@ -1,6 +1,6 @@
 //! HTTP/1.1 over one connection, plain or TLS: [`Connection`]. What kubectl does for a list, and Prometheus to scrape.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -68,6 +68,23 @@ impl Server {
     }
 }
 
+/// An answer other than success.
+#[derive(Debug)]
+pub struct Refusal {
+    what: String,
+    pub status: StatusCode,
+    answer: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusal { what, status, answer } = self;
+        write!(out, "{what}: {status}: {answer}")
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
@@ -123,7 +140,9 @@ impl Connection {
 async fn whole(what: &str, status: StatusCode, answer: Incoming) -> anyhow::Result<Bytes> {
     let answer = answer.collect().await?.to_bytes();
     if !status.is_success() {
-        bail!("{what}: {status}: {}", String::from_utf8_lossy(&answer));
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let what = what.to_owned();
+        return Err(Refusal { what, status, answer }.into());
     }
     Ok(answer)
 }

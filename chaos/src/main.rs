@@ -19,14 +19,22 @@ enum What {
     Run(run::Flags),
 }
 
+/// What it is asked to do cannot be done, as for a flag that there is not.
+const BAD_SETTINGS: u8 = 2;
+
 fn main() -> ExitCode {
     let What::Run(flags) = Flags::parse().what;
-    match run::run(&flags) {
+    let failed = |error: anyhow::Error, code: ExitCode| {
+        eprintln!("barque chaos run: {error:#}");
+        code
+    };
+    let settings = match flags.settle() {
+        Ok(settings) => settings,
+        Err(error) => return failed(error, ExitCode::from(BAD_SETTINGS)),
+    };
+    match run::run(&settings) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("barque chaos run: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(error, ExitCode::FAILURE),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    history::{History, Operation, Outcome},
+    history::{History, KubernetesCall, KubernetesOutcome, Outcome},
     verdict::{Check, Findings, Violation},
 };
 
@@ -21,7 +21,7 @@ pub struct Availability {
     /// From the end of the last fault to the first success of what was called after it.
     pub recovery: Option<u64>,
     pub seconds: Vec<Bucket>,
-    /// By kind of request.
+    /// By kind of request, to either API.
     pub outcomes: BTreeMap<String, Outcomes>,
 }
 
@@ -52,25 +52,29 @@ pub fn availability(history: &History) -> Availability {
     Availability {
         median_gap,
         worst_gap,
-        recovery: recovery(history).and_then(|(last, success)| Some(success? - last)),
+        recovery: recovery(history),
         seconds: buckets(history, SECOND_US),
         outcomes: outcomes(history),
     }
 }
 
-/// After the last fault something that needs a quorum succeeds again.
+/// After the last fault something that needs a quorum succeeds again, on each API that is called.
 pub fn check(history: &History) -> Check {
     let mut findings = Findings::new("recovers after the last fault");
-    if let Some((last, success)) = recovery(history) {
-        let calls: Vec<&Operation> = called_after(history, last).collect();
+    let Some(last) = last_fault(history) else {
+        return findings.done();
+    };
+    let groups = [
+        ("operations", operations_after(history, last)),
+        ("changes of objects", changes_after(history, last)),
+    ];
+    if groups.iter().all(|(_, calls)| calls.is_empty()) {
+        findings.undecided("nothing was called after the last fault");
+    }
+    for (what, calls) in groups {
         findings.count(calls.len());
-        if calls.is_empty() {
-            findings.undecided("nothing was called after the last fault");
-        } else if success.is_none() {
-            let text = format!(
-                "none of {} operations after the last fault succeeded",
-                calls.len()
-            );
+        if !calls.is_empty() && calls.iter().all(Option::is_none) {
+            let text = format!("none of {} {what} after the last fault succeeded", calls.len());
             findings.add(Violation::new(text));
         }
     }
@@ -114,18 +118,31 @@ fn gaps(history: &History) -> (Option<u64>, Option<(u64, u64)>) {
     (median(&mut lengths), worst.map(|(from, to)| (*from, *to)))
 }
 
-/// The end of the last fault, and the first success after it.
-fn recovery(history: &History) -> Option<(u64, Option<u64>)> {
-    let last = history.faults.iter().map(|fault| fault.until).max()?;
-    let successes =
-        called_after(history, last).filter_map(|operation| operation.answered().map(|(_, ret)| ret));
-    Some((last, successes.min()))
+fn last_fault(history: &History) -> Option<u64> {
+    history.faults.iter().map(|fault| fault.until).max()
 }
 
-/// Of what takes more than the one member that is asked.
-fn called_after(history: &History, moment: u64) -> impl Iterator<Item = &Operation> {
+fn recovery(history: &History) -> Option<u64> {
+    let last = last_fault(history)?;
+    let calls = operations_after(history, last).into_iter();
+    let first = calls.chain(changes_after(history, last)).flatten().min()?;
+    Some(first - last)
+}
+
+/// Of what takes more than the one member that is asked: when each call succeeded, if it did.
+fn operations_after(history: &History, moment: u64) -> Vec<Option<u64>> {
     let all = history.operations.iter();
-    all.filter(move |operation| operation.call >= moment && operation.request.is_ordered())
+    let called = all.filter(|operation| operation.call >= moment && operation.request.is_ordered());
+    called
+        .map(|operation| operation.answered().map(|(_, ret)| ret))
+        .collect()
+}
+
+/// The same of the Kubernetes API.
+fn changes_after(history: &History, moment: u64) -> Vec<Option<u64>> {
+    let all = history.kubernetes_calls.iter();
+    let called = all.filter(|call| call.call >= moment && call.verb.changes());
+    called.map(KubernetesCall::succeeded).collect()
 }
 
 fn outcomes(history: &History) -> BTreeMap<String, Outcomes> {
@@ -136,6 +153,14 @@ fn outcomes(history: &History) -> BTreeMap<String, Outcomes> {
             Outcome::Done(_) => of_kind.done += 1,
             Outcome::NotApplied(_) => of_kind.not_applied += 1,
             Outcome::Unknown(_) => of_kind.unknown += 1,
+        }
+    }
+    for call in &history.kubernetes_calls {
+        let of_kind = all.entry(call.verb.name().to_owned()).or_default();
+        match call.outcome {
+            KubernetesOutcome::Done => of_kind.done += 1,
+            KubernetesOutcome::Refused(_) => of_kind.not_applied += 1,
+            KubernetesOutcome::Failed(_) => of_kind.unknown += 1,
         }
     }
     all

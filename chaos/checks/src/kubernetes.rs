@@ -1,16 +1,25 @@
-//! Watchers of the Kubernetes API: resourceVersions never back, no event missed or repeated, whichever master they ask.
+//! Watchers of the Kubernetes API: resourceVersions never back, no event missed or repeated, whichever master they ask;
+//! and no watch ended by a master without a reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    history::{History, KubernetesRecord, KubernetesType, KubernetesWrite, Revision},
+    counts,
+    history::{History, KubernetesError, KubernetesRecord, KubernetesType, KubernetesWrite, Revision},
+    model::Compactions,
     verdict::{Check, Findings, Violation},
 };
+
+/// What is needed was compacted.
+const GONE: u16 = 410;
+/// A member that leads is noted up to so much later, and elections take their time before.
+const AROUND_A_LEADER_US: u64 = 5_000_000;
 
 pub fn check(history: &History) -> Check {
     let mut findings = Findings::new("kubernetes watches");
     findings.count(history.kubernetes.len() + history.kubernetes_writes.len());
     check_writes(history, &mut findings);
+    check_errors(history, &mut findings);
     let mut watchers: BTreeMap<(&str, u32), Watcher<'_>> = BTreeMap::new();
     for record in &history.kubernetes {
         let watcher = watchers.entry((&record.selection, record.watcher)).or_default();
@@ -43,6 +52,39 @@ fn check_writes(history: &History, findings: &mut Findings) {
     }
 }
 
+/// Members compact what clients ask for and nothing else, as long as `--auto-compaction-retention` is not given to them,
+/// which no run does. A server's error is forgiven while members are in trouble.
+fn check_errors(history: &History, findings: &mut Findings) {
+    let compactions = Compactions::new(history);
+    findings.count(history.kubernetes_errors.len());
+    for error in &history.kubernetes_errors {
+        let revision = error.resource_version;
+        let why = match error.code {
+            GONE if compactions.were_asked_for(revision + 1, error.time) => continue,
+            GONE => "ended as compacted, which nobody had asked for",
+            0 => "ended with what is no event",
+            500.. if is_in_trouble(history, error.time) => continue,
+            _ => "ended with an error",
+        };
+        let KubernetesError {
+            watcher,
+            master,
+            selection,
+            text,
+            ..
+        } = error;
+        let text = format!("watcher {watcher} of {selection} at master {master}: {why}: {text}");
+        findings.add(Violation::new(text).at(revision));
+    }
+}
+
+/// A fault is felt, or the leader changes.
+fn is_in_trouble(history: &History, time: u64) -> bool {
+    let mut leaders = history.leaders.iter();
+    !counts::is_quiet(history, time, time)
+        || leaders.any(|leader| leader.time.abs_diff(time) <= AROUND_A_LEADER_US)
+}
+
 fn said(record: &KubernetesRecord, text: impl std::fmt::Display) -> Violation {
     let KubernetesRecord {
         watcher,
@@ -67,6 +109,8 @@ struct Watcher<'h> {
     newest: Revision,
     /// Uids by name, once a list has told all of them.
     objects: Option<BTreeMap<&'h str, &'h str>>,
+    /// The last that was told of each object by name, by whatever list or watch.
+    latest: BTreeMap<&'h str, &'h KubernetesRecord>,
     /// Stretches without a list in between.
     stretches: Vec<Stretch<'h>>,
 }
@@ -87,7 +131,9 @@ impl<'h> Watcher<'h> {
             self.objects
                 .get_or_insert_default()
                 .insert(&record.name, &record.uid);
-            return (revision > newest).then(|| format!("newer than its list of {newest}"));
+            let outdated = self.outdated(record);
+            let too_new = (revision > newest).then(|| format!("newer than its list of {newest}"));
+            return too_new.or(outdated);
         }
         self.newest = newest.max(revision);
         match record.kind {
@@ -109,9 +155,21 @@ impl<'h> Watcher<'h> {
             }
             _ => {
                 self.reach(revision).events.push(record);
+                self.latest.insert(&record.name, record);
                 self.change(record)
             }
         }
+    }
+
+    /// A list must not show an object as it was before what this watcher has been told of it.
+    fn outdated(&mut self, item: &'h KubernetesRecord) -> Option<String> {
+        let known = self.latest.insert(&item.name, item)?;
+        let version = known.resource_version;
+        let is_outdated = match known.kind {
+            KubernetesType::Deleted => item.resource_version <= version,
+            _ => item.resource_version < version,
+        };
+        is_outdated.then(|| format!("listed as it was before {version}, of which the watcher was told"))
     }
 
     /// The current stretch; one that begins with an event says nothing of what was before it.

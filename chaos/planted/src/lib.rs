@@ -68,6 +68,10 @@ pub const BUGS: &[Bug] = &[
         "a member serves before it has what it had served",
     ),
     bug(
+        "committed-not-saved",
+        "a member serves when it has applied up to the committed index on its disk, which was not saved",
+    ),
+    bug(
         "apply-before-durable",
         "a member serves what its own log does not hold yet",
     ),

@@ -17,9 +17,13 @@ pub enum Kind {
     /// What was not synced is forgotten, or torn.
     PowerCut,
     PowerCutAll,
+    /// The power goes while the log is synced.
+    CutInSync,
     Restart,
     Partition,
     OneWay,
+    /// Two members do not reach each other, and both reach all the others.
+    Partial,
     Delay,
     Loss,
     Reset,
@@ -37,13 +41,15 @@ pub enum Kind {
     Wipe,
 }
 
-pub const ALL: [Kind; 18] = [
+pub const ALL: [Kind; 20] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::PowerCutAll,
+    Kind::CutInSync,
     Kind::Restart,
     Kind::Partition,
     Kind::OneWay,
+    Kind::Partial,
     Kind::Delay,
     Kind::Loss,
     Kind::Reset,
@@ -64,9 +70,11 @@ impl Kind {
             Kind::Kill => "kill",
             Kind::PowerCut => "power cut",
             Kind::PowerCutAll => "power cut of all",
+            Kind::CutInSync => "power cut in a sync",
             Kind::Restart => "restart",
             Kind::Partition => "partition",
             Kind::OneWay => "one-way partition",
+            Kind::Partial => "partial partition",
             Kind::Delay => "delay",
             Kind::Loss => "packet loss",
             Kind::Reset => "connection reset",
@@ -86,7 +94,13 @@ impl Kind {
     pub fn lasts(self) -> bool {
         matches!(
             self,
-            Kind::Partition | Kind::OneWay | Kind::Delay | Kind::Loss | Kind::SlowDisk | Kind::Frozen
+            Kind::Partition
+                | Kind::OneWay
+                | Kind::Partial
+                | Kind::Delay
+                | Kind::Loss
+                | Kind::SlowDisk
+                | Kind::Frozen
         )
     }
 }
@@ -135,6 +149,7 @@ async fn act(world: &mut World, kind: Kind) -> Seen {
     match kind {
         Kind::PowerCut => power_cut(world).await,
         Kind::PowerCutAll => crash_all(world).await,
+        Kind::CutInSync => cut_in_sync(world).await,
         Kind::Restart => restart(world).await,
         Kind::Reset => reset(world),
         Kind::HalfCut => cut_in_half(world).await,
@@ -152,7 +167,7 @@ async fn kill(world: &mut World) -> Seen {
     crash(world, at, false).await
 }
 
-/// Half of the time the disk dawdles before: then much is written and little synced when the power goes.
+/// Half of the time the disk dawdles before: then much waits to be written when the power goes.
 async fn power_cut(world: &mut World) -> Seen {
     let at = victim(world);
     if world.rng.random_bool(0.5) {
@@ -163,6 +178,30 @@ async fn power_cut(world: &mut World) -> Seen {
     let seen = crash(world, at, true).await;
     world.members[at].disk.set_healthy_pace();
     seen
+}
+
+/// What was written since the last sync is lost, kept or torn.
+async fn cut_in_sync(world: &mut World) -> Seen {
+    let at = victim(world);
+    let log = world.members[at].disk.log.clone();
+    let before = log.harm();
+    log.cut_in_sync(world.rng.random_range(1..6));
+    until_cut(world, at).await;
+    let (members, _) = crash(world, at, true).await;
+    let harm = log.harm();
+    let (unsynced, lost) = (harm.unsynced - before.unsynced, harm.lost - before.lost);
+    let seen = format!("{unsynced} changes were not synced, {lost} files and names lost something");
+    (members, (unsynced > 0).then_some(seen))
+}
+
+/// An idle member syncs nothing: then it is cut off without.
+async fn until_cut(world: &World, at: usize) {
+    for _ in 0..3000 {
+        if world.members[at].disk.log.is_cut() {
+            return;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn crash(world: &mut World, at: usize, power: bool) -> Seen {
@@ -179,6 +218,10 @@ pub async fn at_birth(world: &mut World) {
     for _ in 0..world.rng.random_range(0..4) {
         pause(world, 1, 800).await;
         let at = world.rng.random_range(0..world.members.len());
+        if world.rng.random_bool(0.5) {
+            world.members[at].disk.log.cut_in_sync(1);
+            until_cut(world, at).await;
+        }
         world.members[at].crash(true);
         pause(world, 1, 800).await;
         start(world, at);
@@ -187,6 +230,13 @@ pub async fn at_birth(world: &mut World) {
 
 async fn crash_all(world: &mut World) -> Seen {
     let served = world.members.iter().filter(|member| member.serves()).count();
+    // The ones lose what they are just writing, and the others have written it.
+    for member in &world.members {
+        if world.rng.random_bool(0.5) {
+            member.disk.log.cut_in_sync(1);
+        }
+    }
+    pause(world, 1, 20).await;
     for at in 0..world.members.len() {
         world.members[at].crash(true);
         if world.rng.random_bool(0.5) {
@@ -244,30 +294,32 @@ async fn cut_in_half(world: &mut World) -> Seen {
     )
 }
 
-/// A member whose disk fails stops; it comes back when the disk is whole again.
+/// A member whose disk fails stops; it comes back when the disk is whole again. Half of the time the power goes
+/// first: a member that had gone on lacks then what it could not sync.
 async fn broken_disk(world: &mut World, full: bool) -> Seen {
     let at = victim(world);
     let log = world.members[at].disk.log.clone();
+    let before = log.harm();
     match full {
         true => log.limit(Some(0)),
         false => log.fail_sync(world.rng.random_range(1..4)),
     }
     pause(world, 500, 5000).await;
-    let replica = world.members[at].replica();
-    let failed = match &replica {
-        Some(replica) => tokio::time::timeout(Duration::from_millis(1), replica.failed())
-            .await
-            .ok(),
-        None => None,
-    };
     log.limit(None);
     log.fail_sync(u64::MAX / 2);
-    if failed.is_some() {
-        world.members[at].crash(false);
+    let harm = log.harm();
+    let (failed, refused) = (
+        harm.failed_syncs - before.failed_syncs,
+        harm.refused_writes - before.refused_writes,
+    );
+    let seen = (failed + refused > 0).then(|| format!("{failed} syncs failed, {refused} writes refused"));
+    if seen.is_some() {
+        let power = world.rng.random_bool(0.5);
+        world.members[at].crash(power);
         pause(world, 10, 500).await;
         start(world, at);
     }
-    (vec![world.members[at].id], failed)
+    (vec![world.members[at].id], seen)
 }
 
 /// Of one member, or of all by the same, as a time server gone wrong would do it.

@@ -38,6 +38,7 @@ pub fn begin(world: &mut World, kind: Kind) -> Lasting {
     };
     match kind {
         Kind::Partition | Kind::OneWay => lasting.cut_links(world),
+        Kind::Partial => lasting.cut_one_link(world),
         Kind::Delay | Kind::Loss => lasting.degrade(world),
         Kind::SlowDisk => {
             lasting.sync_us = world.rng.random_range(20_000..600_000);
@@ -52,7 +53,12 @@ pub fn begin(world: &mut World, kind: Kind) -> Lasting {
 impl Lasting {
     /// Whether both can last at the same time: each undoes what it did, and nothing else.
     pub fn goes_with(&self, other: Kind) -> bool {
-        let of_links = |kind| matches!(kind, Kind::Partition | Kind::OneWay | Kind::Delay | Kind::Loss);
+        let of_links = |kind| {
+            matches!(
+                kind,
+                Kind::Partition | Kind::OneWay | Kind::Partial | Kind::Delay | Kind::Loss
+            )
+        };
         self.kind != other && !(of_links(self.kind) && of_links(other))
     }
 
@@ -70,6 +76,15 @@ impl Lasting {
                 world.network.set(*b, *a, |link| link.blocked = back);
             }
         }
+    }
+
+    fn cut_one_link(&mut self, world: &mut World) {
+        let others = world.members.len() - 1;
+        let other = (self.at + 1 + world.rng.random_range(0..others)) % world.members.len();
+        let (a, b) = (self.members[0], world.members[other].id);
+        self.members.push(b);
+        world.network.set(a, b, |link| link.blocked = true);
+        world.network.set(b, a, |link| link.blocked = true);
     }
 
     fn degrade(&mut self, world: &mut World) {
@@ -110,21 +125,21 @@ impl Lasting {
 
     fn of_links(&self, world: &World) -> Option<String> {
         let now = world.network.passed();
-        let (sent, lost, held) = (
-            now.sent - self.passed.sent,
+        let (delayed, lost, held) = (
+            now.delayed - self.passed.delayed,
             now.lost - self.passed.lost,
             now.held - self.passed.held,
         );
         match self.kind {
             Kind::Loss => (lost > 0).then(|| format!("{lost} packets lost")),
-            Kind::Delay => (sent > 0).then(|| format!("{sent} writes took up to 170 ms")),
+            Kind::Delay => (delayed > 0).then(|| format!("{delayed} writes took up to 170 ms")),
             _ if held == 0 => None,
             _ if world.leader() == self.leader => Some(format!("{held} reads held, the same leader")),
             _ => Some(format!("{held} reads held, another leader")),
         }
     }
 
-    /// Often it was about to break: then much is written and little synced when the power goes.
+    /// Often it was about to break: then much waits to be written when the power goes.
     fn end_slow_disk(&self, world: &mut World) -> Option<String> {
         let breaks = world.rng.random_bool(0.4);
         if breaks {

@@ -29,7 +29,7 @@ use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 #[command(name = "barque chaos sim", version)]
 struct Flags {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 20, conflicts_with = "seed")]
+    #[arg(long, default_value_t = 20, conflicts_with = "seed", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first of them; drawn when it is not given.
     #[arg(long, conflicts_with = "seed")]
@@ -141,10 +141,13 @@ fn one(seed: u64, flags: &Flags) -> ExitCode {
     if !flags.child {
         print!("{}", sweep::describe(&ran));
     }
-    if ran.verdict != Verdict::Passed
-        && let Err(error) = sweep::write_report(flags, seed, &ran)
-    {
-        eprintln!("the report cannot be written: {error}");
+    // Of a sweep only what did not pass is kept.
+    if !flags.child || ran.verdict != Verdict::Passed {
+        match sweep::write_report(flags, seed, &ran) {
+            Ok(page) if !flags.child => println!("report: {}", page.display()),
+            Ok(_) => {}
+            Err(error) => eprintln!("the report cannot be written: {error}"),
+        }
     }
     println!("{}", line.encode());
     match ran.verdict {

@@ -72,8 +72,9 @@ struct State {
 /// What became of all writes so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Passed {
-    pub sent: u64,
-    /// Of these, those that came later for a lost packet.
+    /// Longer under way than they are on a link that nothing is wrong with.
+    pub delayed: u64,
+    /// Those that came later for a lost packet.
     pub lost: u64,
     /// Reads, and attempts to connect, that a blocked link kept waiting.
     pub held: u64,
@@ -191,10 +192,10 @@ impl State {
 
     fn latency_us(&mut self, from: HostId, to: HostId) -> u64 {
         let link = self.link(from, to);
-        self.passed.sent += 1;
         let mut latency = self
             .rng
             .random_range(link.least_us..=link.most_us.max(link.least_us));
+        self.passed.delayed += u64::from(latency > Link::default().most_us);
         if link.lost > 0 && self.rng.random_range(0..1000) < link.lost {
             self.passed.lost += 1;
             latency += RETRANSMIT_US;

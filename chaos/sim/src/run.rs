@@ -49,7 +49,9 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
     world.start_all()?;
     at_birth(&mut world).await;
     if !world.all_serve().await? {
-        return Err(io::Error::other("the cluster did not come up within a minute"));
+        describe(&world, &plan, seed);
+        let checks = vec![recovered(&world, false, true)];
+        return Ok((recorder.history(std::mem::take), checks));
     }
     sleep(SETTLE).await;
     let before = world.tasks();
@@ -73,10 +75,8 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
         before,
         after: world.tasks(),
     };
+    describe(&world, &plan, seed);
     recorder.history(|history| {
-        history.seed = seed;
-        history.description = format!("{} members, {:?}, {plan:?}", world.members.len(), world.settings);
-        history.members = world.ids();
         history.states.extend(world.states());
         history.committed = Some(collector.committed());
         history.clock_tolerance_us = 50_000;
@@ -90,7 +90,15 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
     Ok((recorder.history(std::mem::take), checks))
 }
 
-/// A minute without faults is enough to have all members back.
+fn describe(world: &World, plan: &Plan, seed: u64) {
+    world.recorder.history(|history| {
+        history.seed = seed;
+        history.description = format!("{} members, {:?}, {plan:?}", world.members.len(), world.settings);
+        history.members = world.ids();
+    });
+}
+
+/// A minute without faults is enough to have all members up.
 fn recovered(world: &World, all_serve: bool, all_agree: bool) -> Check {
     let mut findings = Findings::new("the cluster recovers");
     findings.count(world.members.len());
@@ -116,6 +124,7 @@ fn plan(world: &mut World, seed: u64) -> Plan {
         prefix: "k/".into(),
         keys: rng.random_range(3..10),
         clients: rng.random_range(3..7),
+        readers: rng.random_range(1..3),
         watchers: rng.random_range(2..6),
         tenants: rng.random_range(1..3),
         compactions: rng.random_bool(0.8),

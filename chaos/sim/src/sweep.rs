@@ -5,6 +5,7 @@ use std::{
     fs,
     hash::{Hash, Hasher},
     io,
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use barque_checks::verdict::Verdict;
+use barque_checks::{report, verdict::Verdict};
 use serde_json::{Value, json};
 
 use crate::{Flags, run::Ran};
@@ -51,19 +52,18 @@ impl Line {
         self.0["verdict"] == "passed"
     }
 
-    /// Something is wrong, as opposed to undecided.
-    pub fn has_found(&self) -> bool {
-        matches!(self.0["verdict"].as_str(), Some("failed" | "broken"))
+    /// A check found something, as opposed to nothing decided, or a run that came to no end.
+    #[cfg(feature = "planted")]
+    pub fn failed(&self) -> bool {
+        self.0["verdict"] == "failed"
     }
 
-    #[cfg(feature = "planted")]
     pub fn seed(&self) -> u64 {
         self.number("seed")
     }
 
-    /// The checks that failed.
-    #[cfg(feature = "planted")]
-    pub fn failed(&self) -> String {
+    /// The checks that did not pass.
+    pub fn why(&self) -> String {
         let failed = self.0["failed"].as_array().into_iter().flatten();
         let failed: Vec<&str> = failed.filter_map(Value::as_str).collect();
         failed.join(", ")
@@ -107,13 +107,24 @@ pub fn describe(ran: &Ran) -> String {
     text
 }
 
-pub fn write_report(flags: &Flags, seed: u64, ran: &Ran) -> io::Result<()> {
+/// Runs this seed again.
+pub fn command(flags: &Flags, seed: u64) -> String {
+    let plant = flags.plant.iter().map(|bug| format!(" --plant {bug}"));
+    let command = format!("barque chaos sim --seed {seed} --duration {}", flags.duration);
+    plant.fold(command, |command, plant| command + &plant)
+}
+
+/// The history, and what the checks say of it as a page and as text; returns the page's path.
+pub fn write_report(flags: &Flags, seed: u64, ran: &Ran) -> io::Result<PathBuf> {
     fs::create_dir_all(&flags.report)?;
     let history = serde_json::to_vec(&ran.history).map_err(io::Error::other)?;
     fs::write(flags.report.join(format!("{seed}.json")), history)?;
-    let command = format!("barque chaos sim --seed {seed} --duration {}", flags.duration);
-    let page = barque_checks::report::html(&ran.history, &ran.checks, &command);
-    fs::write(flags.report.join(format!("{seed}.html")), page)
+    let command = command(flags, seed);
+    let text = report::markdown(&ran.history, &ran.checks, &command);
+    fs::write(flags.report.join(format!("{seed}.md")), text)?;
+    let page = flags.report.join(format!("{seed}.html"));
+    fs::write(&page, report::html(&ran.history, &ran.checks, &command))?;
+    Ok(page)
 }
 
 pub fn child(flags: &Flags, seed: u64, plant: Option<&str>) -> Line {
@@ -154,33 +165,34 @@ pub struct Sweep<'a> {
     pub flags: &'a Flags,
     pub first: u64,
     pub count: u64,
-    pub until_found: bool,
+    /// Ends with the first line of which this is so.
+    pub until: Option<fn(&Line) -> bool>,
     pub plant: Option<&'a str>,
 }
 
 impl Sweep<'_> {
     /// In the order in which they ended.
     pub fn run(&self, mut told: impl FnMut(&Line) + Send) -> Vec<Line> {
-        let (next, found) = (AtomicU64::new(0), AtomicBool::new(false));
-        let (tx, ended) = mpsc::channel();
+        let (next, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (tx, lines) = mpsc::channel();
         std::thread::scope(|scope| {
             for _ in 0..self.flags.jobs.max(1) {
-                let (tx, next, found) = (tx.clone(), &next, &found);
+                let (tx, next, ended) = (tx.clone(), &next, &ended);
                 scope.spawn(move || {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= self.count || (self.until_found && found.load(Ordering::Relaxed)) {
+                        if number >= self.count || ended.load(Ordering::Relaxed) {
                             return;
                         }
-                        let line = child(self.flags, self.first + number, self.plant);
-                        found.fetch_or(line.has_found(), Ordering::Relaxed);
+                        let line = child(self.flags, self.first.wrapping_add(number), self.plant);
+                        ended.fetch_or(self.until.is_some_and(|until| until(&line)), Ordering::Relaxed);
                         // The receiver outlives the threads.
                         let _ = tx.send(line);
                     }
                 });
             }
             drop(tx);
-            ended.into_iter().inspect(&mut told).collect()
+            lines.into_iter().inspect(&mut told).collect()
         })
     }
 }
@@ -192,12 +204,13 @@ pub fn run(flags: &Flags) -> ExitCode {
         flags,
         first: flags.first_seed.unwrap_or_else(drawn),
         count: flags.seeds,
-        until_found: flags.until_found,
+        until: flags.until_found.then_some(|line| !line.passed()),
         plant: flags.plant.as_deref(),
     };
-    let lines = sweep.run(|line| {
-        if line.has_found() {
+    let lines = sweep.run(|line: &Line| {
+        if !line.passed() {
             println!("{}", line.encode());
+            println!("  {}: {}", line.why(), command(flags, line.seed()));
         }
     });
     summarize(sweep.first, &lines, began.elapsed().as_secs_f64())

@@ -55,22 +55,29 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Why there can be no network of our own here, if so. An ordinary user can make one where the kernel lets it be root in
-/// a namespace of its own.
+/// Why there can be no network of our own here, if so: one is made and given up again. Root may lack the capability, and
+/// an ordinary user has it where the kernel lets it be root in a namespace of its own.
 pub fn impossible() -> Option<String> {
-    if geteuid().is_root() {
-        return None;
+    let mut probe = Command::new("unshare");
+    if !geteuid().is_root() {
+        probe.args(["--user", "--map-root-user"]);
     }
-    let tried = Command::new("unshare")
-        .args(["--user", "--map-root-user", "true"])
-        .output();
-    if !tried.is_ok_and(|output| output.status.success()) {
-        return Some("without root it needs user namespaces, which the kernel does not allow".to_owned());
-    }
+    probe.args(["--net", "ip", "link", "set", "dev", "lo", "up"]);
+    let why = match probe.output() {
+        Err(error) => format!("running unshare: {error}"),
+        Ok(output) if !output.status.success() => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Ok(_) => return no_device(),
+    };
+    Some(format!(
+        "it needs a network namespace of its own, as root or by user namespaces: {why}"
+    ))
+}
+
+fn no_device() -> Option<String> {
     let device = File::options().read(true).write(true).open(tun::DEVICES);
     device
         .err()
-        .map(|error| format!("without root it needs {}: {error}", tun::DEVICES))
+        .map(|error| format!("it needs {}: {error}", tun::DEVICES))
 }
 
 /// Makes an ordinary user root, as far as namespaces go that are made from now on. For a process of one thread.

@@ -114,6 +114,7 @@ fn plan(site: &mut Site, settings: &Settings) -> Plan {
         prefix: "k/".into(),
         keys: dice.random_range(4..12),
         clients: when(Traffic::Kv, clients),
+        readers: when(Traffic::Kv, 1),
         watchers: when(Traffic::Watch, watchers),
         tenants: when(Traffic::Lease, tenants),
         compactions: does(Traffic::Compact),
@@ -270,6 +271,9 @@ fn describe(history: &mut History, site: &Site, settings: &Settings, clients: &C
         site.flags.join(" "),
         clients.plan
     );
+    for kind in &settings.left_out {
+        history.description.push_str(&format!("; without {kind}"));
+    }
     history.members = site.ids();
     history.requested_faults = settings.faults.iter().map(|kind| kind.name()).collect();
     history.committed = Some(clients.collector.committed());

@@ -29,6 +29,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(sum)
 }
 
+/// So that [`parse`] reads the same.
+pub fn show(duration: Duration) -> String {
+    match duration.as_millis() {
+        whole if whole % 1000 == 0 => format!("{}s", whole / 1000),
+        milliseconds => format!("{milliseconds}ms"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +45,9 @@ mod tests {
     fn spellings() {
         assert_eq!(parse("120s"), Ok(Duration::from_secs(120)));
         assert_eq!(parse("1m30s500ms"), Ok(Duration::from_millis(90_500)));
+        for shown in ["0s", "500ms", "90s", "90500ms"] {
+            assert_eq!(parse(shown).map(show).as_deref(), Ok(shown));
+        }
         for wrong in [
             "",
             "120",

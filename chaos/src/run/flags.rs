@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 use super::{duration, kind::Kind};
 
 /// Starts a cluster of real processes, uses it, breaks it in every way that is asked for, and checks what the clients
-/// saw. Exits with 0 only if every check passed and every fault was seen to happen.
+/// saw. Exits with 0 only if every check passed and every fault was seen to happen, and with 2 if it was asked for what
+/// cannot be.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// What faults and traffic are drawn from, though not when exactly they happen; drawn and printed if not given
@@ -30,7 +31,7 @@ pub struct Flags {
     /// Whose program the members run
     #[arg(long, value_enum, default_value = "barque")]
     program: Program,
-    /// Kinds of fault, separated by commas, or `all` that this program and machine allow
+    /// Kinds of fault, separated by commas; or `all`, which stands alone, for those that this program and machine allow
     #[arg(long, default_value = "all", value_delimiter = ',')]
     faults: Vec<String>,
     /// What clients do; if not given, all that the program serves
@@ -67,6 +68,8 @@ pub struct Settings {
     pub members: usize,
     pub program: cluster::Kind,
     pub faults: Vec<Kind>,
+    /// Kinds that `all` does not stand for here, each with the reason.
+    pub left_out: Vec<String>,
     pub traffic: Vec<Traffic>,
     pub report: PathBuf,
     /// The command that does this again.
@@ -81,8 +84,11 @@ impl Flags {
         };
         let members = usize::from(self.members);
         let seed = self.seed.unwrap_or_else(|| rand::random::<u32>().into());
-        let faults = faults(&self.faults, program, members)?;
+        let (faults, left_out) = faults(&self.faults, program, members)?;
         let traffic = traffic(&self.traffic, program)?;
+        for kind in &left_out {
+            println!("without {kind}");
+        }
         Ok(Settings {
             seed,
             duration: self.duration,
@@ -91,6 +97,7 @@ impl Flags {
             program,
             command: self.command(seed, &faults, &traffic),
             faults,
+            left_out,
             traffic,
             report: self.report.clone(),
         })
@@ -98,18 +105,23 @@ impl Flags {
 
     fn command(&self, seed: u64, faults: &[Kind], traffic: &[Traffic]) -> String {
         let faults: Vec<String> = faults.iter().map(|kind| kind.name()).collect();
+        // Left out, it would stand for all.
+        let faults = match faults.is_empty() {
+            true => "''".to_owned(),
+            false => faults.join(","),
+        };
         let mut words = vec![
             "barque chaos run".to_owned(),
-            format!("--seed {seed} --duration {}s", self.duration.as_secs()),
+            format!("--seed {seed} --duration {}", duration::show(self.duration)),
             format!("--members {} --program {}", self.members, name(self.program)),
-            format!("--faults {}", faults.join(",")),
+            format!("--faults {faults}"),
             format!(
                 "--traffic {}",
                 traffic.iter().copied().map(name).collect::<Vec<_>>().join(",")
             ),
         ];
         if !self.every.is_zero() {
-            words.push(format!("--every {}s", self.every.as_secs()));
+            words.push(format!("--every {}", duration::show(self.every)));
         }
         words.join(" ")
     }
@@ -128,30 +140,42 @@ fn traffic(asked: &[Traffic], program: cluster::Kind) -> anyhow::Result<Vec<Traf
     if let Some(other) = asked.iter().find(|traffic| !serves(traffic)) {
         bail!("{program:?} does not serve {}", name(*other));
     }
+    check_writers(asked)?;
     Ok(asked.to_vec())
 }
 
-/// `all` leaves out, and says so, what cannot be done here; a fault asked for by name is never left out.
-fn faults(asked: &[String], program: cluster::Kind, members: usize) -> anyhow::Result<Vec<Kind>> {
-    if asked == ["all"] {
-        let (can, cannot): (Vec<Kind>, Vec<Kind>) = Kind::value_variants()
-            .iter()
-            .partition(|kind| why_not(**kind, program, members).is_none());
-        for kind in cannot {
-            let why = why_not(kind, program, members).unwrap_or_default();
-            println!("without {}: {why}", kind.name());
-        }
-        return Ok(can);
+/// Some traffic is nothing without other that writes.
+fn check_writers(asked: &[Traffic]) -> anyhow::Result<()> {
+    let has = |traffic| asked.contains(&traffic);
+    let writes = has(Traffic::Kv) || has(Traffic::Lease);
+    if has(Traffic::Watch) && !writes {
+        bail!("--traffic watch needs kv or lease beside it, which write what is watched");
+    }
+    if has(Traffic::Compact) && !writes && !has(Traffic::Kubernetes) {
+        bail!("--traffic compact needs kv, lease or kubernetes beside it, which write what is compacted");
+    }
+    Ok(())
+}
+
+/// `all` leaves out what cannot be done here, each with the reason; a fault asked for by name is never left out.
+fn faults(
+    asked: &[String],
+    program: cluster::Kind,
+    members: usize,
+) -> anyhow::Result<(Vec<Kind>, Vec<String>)> {
+    let names = asked.iter().map(|name| name.trim());
+    let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    if names == ["all"] {
+        return Ok(all(program, members));
+    }
+    if names.contains(&"all") {
+        bail!("--faults all stands alone: leave out the other kinds, or name every kind that is wanted");
     }
     let mut kinds = Vec::new();
-    for name in asked
-        .iter()
-        .map(|name| name.trim())
-        .filter(|name| !name.is_empty())
-    {
+    for name in names {
         let kind = match Kind::from_str(name, false) {
             Ok(kind) => kind,
-            Err(_) => bail!("{name:?} is no fault; there are {}, and all", known()),
+            Err(_) => bail!("{name:?} is no fault; there are {}; or all, alone", known()),
         };
         if let Some(why) = why_not(kind, program, members) {
             bail!("{name} cannot be done: {why}");
@@ -160,7 +184,18 @@ fn faults(asked: &[String], program: cluster::Kind, members: usize) -> anyhow::R
             kinds.push(kind);
         }
     }
-    Ok(kinds)
+    Ok((kinds, Vec::new()))
+}
+
+fn all(program: cluster::Kind, members: usize) -> (Vec<Kind>, Vec<String>) {
+    let (mut can, mut left_out) = (Vec::new(), Vec::new());
+    for kind in Kind::value_variants().iter().copied() {
+        match why_not(kind, program, members) {
+            None => can.push(kind),
+            Some(why) => left_out.push(format!("{}: {why}", kind.name())),
+        }
+    }
+    (can, left_out)
 }
 
 fn known() -> String {
@@ -190,7 +225,73 @@ fn why_not(kind: Kind, program: cluster::Kind, members: usize) -> Option<String>
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    /// As a shell would split it.
+    fn settled(line: &str) -> anyhow::Result<Settings> {
+        let words = line.split(' ').map(|word| if word == "''" { "" } else { word });
+        Line::try_parse_from(words)?.flags.settle()
+    }
+
+    #[test]
+    fn the_command_does_the_same_again() {
+        for line in [
+            "run --faults kill-all,kill-leader --duration 500ms --every 1m1ms --traffic kv,compact",
+            "run --faults '' --program etcd --members 1 --seed 7",
+        ] {
+            let settings = settled(line).unwrap();
+            let command = settings.command.strip_prefix("barque chaos ").unwrap();
+            let again = settled(command).unwrap();
+            assert_eq!(format!("{settings:?}"), format!("{again:?}"));
+        }
+        let settings = settled("run --faults '' --duration 500ms --seed 7 --traffic kv").unwrap();
+        assert_eq!(
+            settings.command,
+            "barque chaos run --seed 7 --duration 500ms --members 3 --program barque --faults '' --traffic kv"
+        );
+    }
+
+    #[test]
+    fn traffic_that_nobody_writes_for() {
+        use Traffic::{Compact, Kubernetes, Kv, Lease, Watch};
+        let barque = cluster::Kind::Barque;
+        for asked in [
+            &[Kv][..],
+            &[Lease],
+            &[Watch, Kv],
+            &[Lease, Watch, Compact],
+            &[Kubernetes],
+            &[Compact, Kubernetes],
+        ] {
+            assert_eq!(traffic(asked, barque).unwrap(), asked);
+        }
+        let refused = |asked: &[Traffic]| traffic(asked, barque).unwrap_err().to_string();
+        for asked in [&[Watch][..], &[Watch, Compact], &[Watch, Kubernetes]] {
+            assert!(refused(asked).contains("watch needs kv or lease"), "{asked:?}");
+        }
+        assert!(refused(&[Compact]).contains("compact needs kv, lease or kubernetes"));
+    }
+
+    #[test]
+    fn all_that_can_be_done_and_why_not_the_rest() {
+        let asked = ["all".to_owned()];
+        let (can, left_out) = faults(&asked, cluster::Kind::Etcd, 1).unwrap();
+        assert!(can.contains(&Kind::KillAll) && !can.contains(&Kind::Partition));
+        assert_eq!(can.len() + left_out.len(), Kind::value_variants().len());
+        let says = |text: &str| left_out.iter().any(|kind| kind == text);
+        assert!(says("partial-partition: it needs three members"), "{left_out:?}");
+        let asked = ["all".to_owned(), "kill-all".to_owned()];
+        let error = faults(&asked, cluster::Kind::Barque, 3).unwrap_err();
+        assert!(error.to_string().contains("all stands alone"), "{error}");
+    }
 
     #[test]
     fn traffic_that_the_program_serves() {
@@ -211,8 +312,9 @@ mod tests {
     fn faults_by_name() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let barque = cluster::Kind::Barque;
-        let kinds = faults(&names(&["kill-all", "kill-leader", "kill-all"]), barque, 3).unwrap();
+        let (kinds, left_out) = faults(&names(&["kill-all", "kill-leader", "kill-all"]), barque, 3).unwrap();
         assert_eq!(kinds, [Kind::KillAll, Kind::KillLeader]);
+        assert!(left_out.is_empty());
         let error = faults(&names(&["meteor"]), barque, 3).unwrap_err().to_string();
         assert!(
             error.contains("\"meteor\" is no fault") && error.contains("kill-leader"),
@@ -221,6 +323,6 @@ mod tests {
         let error = faults(&names(&["full-disk"]), cluster::Kind::Etcd, 3).unwrap_err();
         assert!(error.to_string().contains("full-disk cannot be done"), "{error}");
         assert!(faults(&names(&["kill-follower"]), barque, 1).is_err());
-        assert!(faults(&[], barque, 3).unwrap().is_empty());
+        assert!(faults(&[], barque, 3).unwrap().0.is_empty());
     }
 }

@@ -1,9 +1,12 @@
 //! Does one fault, sees it happen, and undoes it: [`inflict`].
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus, time::Duration};
 
 use anyhow::{Context, ensure};
-use barque_chaos::{cluster::MemberState, lan::Passed};
+use barque_chaos::{
+    cluster::{Kind as Program, MemberState},
+    lan::Passed,
+};
 use barque_checks::history::FaultRecord;
 use rand::{Rng, seq::SliceRandom};
 use tokio::time::{Instant, sleep, timeout};
@@ -51,6 +54,7 @@ async fn act(site: &mut Site, kind: Kind) -> anyhow::Result<Seen> {
         Kind::RollingRestart => rolling_restart(site).await,
         Kind::Partition => partition(site, false).await,
         Kind::OneWay => partition(site, true).await,
+        Kind::PartialPartition => partial_partition(site).await,
         Kind::Delay => degrade(site, false).await,
         Kind::Loss => degrade(site, true).await,
         Kind::PowerCut => power_cut(site).await,
@@ -136,11 +140,21 @@ async fn rolling_restart(site: &mut Site) -> anyhow::Result<Seen> {
     for index in 0..site.cluster.len() {
         let pid = site.cluster.pid(index).context("it does not run")?;
         let status = site.cluster.terminate(index, TO_LEAVE).await?;
+        ensure!(
+            left_in_order(site.cluster.kind(), status),
+            "{} was told to leave, and ended with {status}",
+            site.cluster.name(index)
+        );
         left.push(format!("process {pid} left with {status}"));
         site.restart(index)?;
         site.cluster.wait_healthy().await?;
     }
     Ok(((0..left.len()).collect(), Some(left.join(", "))))
+}
+
+/// etcd puts everything in order, and then has the signal end it after all.
+fn left_in_order(program: Program, status: ExitStatus) -> bool {
+    status.success() || (program == Program::Etcd && status.signal() == Some(libc::SIGTERM))
 }
 
 /// A part that is no majority, from the rest.
@@ -170,6 +184,23 @@ async fn partition(site: &mut Site, one_way: bool) -> anyhow::Result<Seen> {
     };
     let seen = (blocked > 0).then(|| format!("{blocked} packets dropped {direction}"));
     Ok((cut, seen))
+}
+
+/// One link, both ways: its ends still reach all others, so that they disagree about who is there.
+async fn partial_partition(site: &mut Site) -> anyhow::Result<Seen> {
+    let members = site.cluster.len();
+    let one = site.victim().await?;
+    let other = (one + site.dice.random_range(1..members)) % members;
+    let lan = site.lan()?;
+    let before = lan.passed();
+    lan.set(one, other, |link| link.blocked = true);
+    lan.set(other, one, |link| link.blocked = true);
+    site.pause(1500, 6000).await;
+    let after = site.lan()?.passed();
+    site.lan()?.heal();
+    let blocked = after.blocked - before.blocked;
+    let seen = (blocked > 0).then(|| format!("{blocked} packets dropped between the two"));
+    Ok((vec![one, other], seen))
 }
 
 /// Every link between members, each its own way.
@@ -317,4 +348,22 @@ async fn full_disk(site: &mut Site) -> anyhow::Result<Seen> {
     };
     let seen = (refused > 0).then(|| format!("{refused} writes found no room, {what}"));
     Ok((vec![index], seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_member_that_leaves_in_order_may_leave() {
+        let exited = |code: i32| ExitStatus::from_raw(code << 8);
+        let by_signal = ExitStatus::from_raw;
+        for program in [Program::Barque, Program::Etcd] {
+            assert!(left_in_order(program, exited(0)));
+            assert!(!left_in_order(program, exited(1)));
+            assert!(!left_in_order(program, by_signal(libc::SIGABRT)));
+        }
+        assert!(left_in_order(Program::Etcd, by_signal(libc::SIGTERM)));
+        assert!(!left_in_order(Program::Barque, by_signal(libc::SIGTERM)));
+    }
 }

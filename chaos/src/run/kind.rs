@@ -14,6 +14,8 @@ pub enum Kind {
     RollingRestart,
     Partition,
     OneWay,
+    /// One link is cut, and both its ends still reach all others.
+    PartialPartition,
     Delay,
     Loss,
     PowerCut,
@@ -32,7 +34,10 @@ impl Kind {
     }
 
     pub fn needs_lan(self) -> bool {
-        matches!(self, Kind::Partition | Kind::OneWay | Kind::Delay | Kind::Loss)
+        matches!(
+            self,
+            Kind::Partition | Kind::OneWay | Kind::PartialPartition | Kind::Delay | Kind::Loss
+        )
     }
 
     pub fn needs_disks(self) -> bool {

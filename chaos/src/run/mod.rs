@@ -25,7 +25,7 @@ use flags::Settings;
 use site::Site;
 
 /// Whether everything passed.
-pub fn run(flags: &Flags) -> anyhow::Result<bool> {
+pub fn run(settings: &Settings) -> anyhow::Result<bool> {
     // The file system's library complains of requests that it was never meant to serve, and of every unmount.
     let quiet = || EnvFilter::new("warn,fuser=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet());
@@ -33,23 +33,22 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let settings = flags.settle()?;
     println!("{}", settings.command);
     // While there is no other thread.
-    let lan = prepare_ground(&settings)?;
+    let lan = prepare_ground(settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     let ran = runtime.block_on(async {
         tokio::select! {
-            ran = conduct::conduct(&settings, lan) => ran,
+            ran = conduct::conduct(settings, lan) => ran,
             interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
         }
     });
     // Clients that still wait for an answer have nobody to tell it.
     runtime.shutdown_timeout(Duration::from_secs(5));
-    outcome::write_and_tell(&settings, ran?)
+    outcome::write_and_tell(settings, ran?)
 }
 
 fn prepare_ground(settings: &Settings) -> anyhow::Result<Option<Lan>> {

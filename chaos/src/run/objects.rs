@@ -1,17 +1,20 @@
 //! Clients of the Kubernetes API: writers that create, change and delete a few objects, and watchers that go from
 //! master to master: [`Api`].
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use barque_chaos::{
     cluster::Cluster,
-    http::{Connection, Server},
+    http::{Connection, Refusal, Server},
 };
-use barque_checks::history::{KubernetesRecord, KubernetesType, KubernetesWrite};
+use barque_checks::history::{
+    KubernetesCall, KubernetesError, KubernetesOutcome, KubernetesRecord, KubernetesType, KubernetesVerb,
+    KubernetesWrite,
+};
 use barque_traffic::Recorder;
 use futures_util::future::BoxFuture;
-use http::Method;
+use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -25,6 +28,8 @@ const WRITERS: u32 = 2;
 const WATCHERS: u32 = 3;
 const OBJECTS: u32 = 6;
 const ATTEMPT: Duration = Duration::from_secs(4);
+/// Of what a master says instead of an event, the beginning is kept.
+const LONGEST_TEXT: usize = 500;
 
 /// The masters, and where what was seen is written down.
 #[derive(Clone)]
@@ -73,6 +78,7 @@ impl Api {
 
     async fn write(self, number: u32) {
         let mut dice = self.dice(number);
+        let mut master = self.any(&mut dice);
         let mut connection = None;
         for count in 0u64.. {
             if self.recorder.is_stopping() {
@@ -80,30 +86,54 @@ impl Api {
             }
             sleep(Duration::from_millis(dice.random_range(20..120))).await;
             if connection.is_none() || dice.random_bool(0.05) {
-                let master = self.any(&mut dice);
-                connection = timeout(ATTEMPT, self.servers[master].connect())
-                    .await
-                    .ok()
-                    .and_then(Result::ok)
-                    .map(|open| (master, open));
+                (master, connection) = (self.any(&mut dice), None);
             }
-            let Some((master, open)) = &mut connection else {
-                continue;
+            let verb = match dice.random_range(0..10) {
+                0..4 => KubernetesVerb::Create,
+                4..8 => KubernetesVerb::Patch,
+                _ => KubernetesVerb::Delete,
             };
             let name = format!("object-{}", dice.random_range(0..OBJECTS));
             let value = format!("{number}/{count}");
-            let tried = match dice.random_range(0..10) {
-                0..4 => timeout(ATTEMPT, create(open, &name, &value)).await,
-                4..8 => timeout(ATTEMPT, change(open, &name, &value)).await,
-                _ => timeout(ATTEMPT, delete(open, &name)).await,
-            };
-            match tried {
-                Ok(Ok(Some(done))) => self.acknowledged(number, *master, done),
-                Ok(Ok(None)) => {}
+            let change = change(&self.servers[master], &mut connection, verb, &name, &value);
+            let changed = self.call(master, verb, change).await;
+            match changed {
+                Ok(Some(done)) => self.acknowledged(number, master, done),
+                Ok(None) => {}
+                Err(error) if is_refusal(verb, &error) => {}
                 // What came of it nobody knows.
-                Ok(Err(_)) | Err(_) => connection = None,
+                Err(_) => connection = None,
             }
         }
+    }
+
+    /// Notes what becomes of it, and gives it up when it takes too long.
+    async fn call<T>(
+        &self,
+        master: usize,
+        verb: KubernetesVerb,
+        asked: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let call = (self.now_us)();
+        let answered = timeout(ATTEMPT, asked).await;
+        let answered = answered.unwrap_or_else(|_| Err(anyhow!("no answer within {ATTEMPT:?}")));
+        let outcome = match &answered {
+            Ok(_) => KubernetesOutcome::Done,
+            Err(error) if is_refusal(verb, error) => {
+                KubernetesOutcome::Refused(shortened(&format!("{error:#}")))
+            }
+            Err(error) => KubernetesOutcome::Failed(shortened(&format!("{error:#}"))),
+        };
+        let record = KubernetesCall {
+            master: Site::id(master),
+            call,
+            ret: (self.now_us)(),
+            verb,
+            outcome,
+        };
+        self.recorder
+            .history(|history| history.kubernetes_calls.push(record));
+        answered
     }
 
     fn acknowledged(&self, writer: u32, master: usize, done: Done) {
@@ -134,8 +164,7 @@ impl Api {
                 master,
             };
             let until = Instant::now() + Duration::from_millis(dice.random_range(500..15_000));
-            let followed = timeout_at(until, watcher.follow(&mut last)).await;
-            if let Ok(Err(error)) = followed {
+            if let Err(error) = watcher.follow(&mut last, until).await {
                 tracing::debug!(%error, master, "a watch of objects ended");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -152,27 +181,25 @@ struct Watcher<'a> {
 
 impl Watcher<'_> {
     /// From `last` on, or from a list when there is none.
-    async fn follow(&self, last: &mut Option<i64>) -> anyhow::Result<()> {
-        let server = &self.api.servers[self.master];
+    async fn follow(&self, last: &mut Option<i64>, until: Instant) -> anyhow::Result<()> {
         let from = match *last {
             Some(last) => last,
-            None => self.list(&mut server.connect().await?).await?,
+            None => {
+                self.api
+                    .call(self.master, KubernetesVerb::List, self.list())
+                    .await?
+            }
         };
         *last = Some(from);
-        let path = format!("{SELECTION}?watch=true&allowWatchBookmarks=true&resourceVersion={from}");
-        let mut connection = server.connect().await?;
-        let followed = match connection.stream(&path).await {
-            Ok(events) => self.events(events, last).await,
-            Err(error) => Err(error),
-        };
-        // Compacted: what happened meanwhile only a list can tell.
-        if followed.as_ref().is_err_and(is_gone) {
-            *last = None;
+        let followed = self.watch(from, last, until).await;
+        if let Err(error) = &followed {
+            self.ended(error, last);
         }
         followed
     }
 
-    async fn list(&self, connection: &mut Connection) -> anyhow::Result<i64> {
+    async fn list(&self) -> anyhow::Result<i64> {
+        let mut connection = self.api.servers[self.master].connect().await?;
         let body = connection.send(Method::GET, SELECTION, "").await?;
         let list: Value = serde_json::from_slice(&body)?;
         let version = version_of(&list)?;
@@ -185,6 +212,46 @@ impl Watcher<'_> {
         Ok(version)
     }
 
+    async fn watch(&self, from: i64, last: &mut Option<i64>, until: Instant) -> anyhow::Result<()> {
+        let opened = self.api.call(self.master, KubernetesVerb::Watch, self.open(from));
+        let (_connection, events) = opened.await?;
+        let followed = timeout_at(until, self.events(events, last)).await;
+        followed.unwrap_or(Ok(()))
+    }
+
+    /// The events last as long as the connection.
+    async fn open(&self, from: i64) -> anyhow::Result<(Connection, Incoming)> {
+        let path = format!("{SELECTION}?watch=true&allowWatchBookmarks=true&resourceVersion={from}");
+        let mut connection = self.api.servers[self.master].connect().await?;
+        let events = connection.stream(&path).await?;
+        Ok((connection, events))
+    }
+
+    /// Notes a watch that its master ended. After a compaction only a list can tell what happened meanwhile.
+    fn ended(&self, error: &anyhow::Error, last: &mut Option<i64>) {
+        let said = error.downcast_ref::<Ended>().map(|ended| ended.code);
+        let gone = StatusCode::GONE.as_u16();
+        let refused = status_of(error).filter(|status| *status == StatusCode::GONE);
+        let Some(code) = said.or(refused.map(|_| gone)) else {
+            return;
+        };
+        let record = KubernetesError {
+            watcher: self.number,
+            master: Site::id(self.master),
+            time: (self.api.now_us)(),
+            selection: SELECTION.to_owned(),
+            resource_version: last.unwrap_or_default(),
+            code,
+            text: shortened(&format!("{error:#}")),
+        };
+        self.api
+            .recorder
+            .history(|history| history.kubernetes_errors.push(record));
+        if code == gone {
+            *last = None;
+        }
+    }
+
     async fn events(&self, mut body: Incoming, last: &mut Option<i64>) -> anyhow::Result<()> {
         let mut buffer: Vec<u8> = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -192,10 +259,27 @@ impl Watcher<'_> {
             buffer.extend_from_slice(&data);
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
-                *last = Some(self.event(&serde_json::from_slice(&line)?)?);
+                *last = Some(self.line(&line)?);
             }
         }
         Ok(())
+    }
+
+    /// The resourceVersion up to which the watch is told by it.
+    fn line(&self, line: &[u8]) -> Result<i64, Ended> {
+        let ended = |code| Ended {
+            code,
+            said: String::from_utf8_lossy(line).trim_end().to_owned(),
+        };
+        let Ok(event) = serde_json::from_slice::<Value>(line) else {
+            return Err(ended(0));
+        };
+        if event["type"] == "ERROR" {
+            let code = event["object"]["code"].as_u64();
+            let code = code.and_then(|code| u16::try_from(code).ok());
+            return Err(ended(code.unwrap_or_default()));
+        }
+        self.event(&event).map_err(|_| ended(0))
     }
 
     fn event(&self, event: &Value) -> anyhow::Result<i64> {
@@ -209,7 +293,7 @@ impl Watcher<'_> {
                 self.note(KubernetesType::Bookmark, Object::nameless(version));
                 return Ok(version);
             }
-            _ => bail!("the watch says {event}"),
+            other => bail!("{other:?} is no type of event"),
         };
         let object = Object::of(object)?;
         let version = object.version;
@@ -276,59 +360,78 @@ struct Done {
     object: Object,
 }
 
-/// `None`: it is there already.
-async fn create(connection: &mut Connection, name: &str, value: &str) -> anyhow::Result<Option<Done>> {
-    let object = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name},
-        "data": {"value": value},
-    });
-    let answer = connection
-        .send(Method::POST, SELECTION, &object.to_string())
-        .await;
-    acknowledged(answer, KubernetesType::Added)
-}
-
-/// `None`: there is none to change.
-async fn change(connection: &mut Connection, name: &str, value: &str) -> anyhow::Result<Option<Done>> {
-    let patch = json!({"data": {"value": value}});
-    let answer = connection
-        .patch(&format!("{SELECTION}/{name}"), &patch.to_string())
-        .await;
-    acknowledged(answer, KubernetesType::Modified)
-}
-
-/// The answer says no resourceVersion.
-async fn delete(connection: &mut Connection, name: &str) -> anyhow::Result<Option<Done>> {
-    let answer = connection
-        .send(Method::DELETE, &format!("{SELECTION}/{name}"), "")
-        .await;
-    match answer {
-        Err(error) if !is_refusal(&error) => Err(error),
-        _ => Ok(None),
+impl Done {
+    fn of(answer: &[u8], kind: KubernetesType) -> anyhow::Result<Done> {
+        let object = Object::of(&serde_json::from_slice(answer)?)?;
+        Ok(Done { kind, object })
     }
 }
 
-fn acknowledged(answer: anyhow::Result<bytes::Bytes>, kind: KubernetesType) -> anyhow::Result<Option<Done>> {
-    match answer {
-        Ok(body) => {
-            let object = Object::of(&serde_json::from_slice(&body)?)?;
-            Ok(Some(Done { kind, object }))
+/// On the connection, or on a new one. Without what was done of a delete, whose answer says no resourceVersion.
+async fn change(
+    server: &Server,
+    connection: &mut Option<Connection>,
+    verb: KubernetesVerb,
+    name: &str,
+    value: &str,
+) -> anyhow::Result<Option<Done>> {
+    if connection.is_none() {
+        *connection = Some(server.connect().await?);
+    }
+    let open = connection.as_mut().context("just connected")?;
+    let path = format!("{SELECTION}/{name}");
+    match verb {
+        KubernetesVerb::Create => {
+            let object = json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": name},
+                "data": {"value": value},
+            });
+            let answer = open.send(Method::POST, SELECTION, &object.to_string()).await?;
+            Done::of(&answer, KubernetesType::Added).map(Some)
         }
-        Err(error) if is_refusal(&error) => Ok(None),
-        Err(error) => Err(error),
+        KubernetesVerb::Patch => {
+            let patch = json!({"data": {"value": value}});
+            let answer = open.patch(&path, &patch.to_string()).await?;
+            Done::of(&answer, KubernetesType::Modified).map(Some)
+        }
+        _ => open.send(Method::DELETE, &path, "").await.map(|_| None),
     }
 }
 
-/// The answer's status, or that in an event.
-fn is_gone(error: &anyhow::Error) -> bool {
-    let text = error.to_string();
-    text.contains(": 410 ") || text.contains("\"code\":410")
+/// What a master said last in a watch: an ERROR event, or none at all.
+#[derive(Debug)]
+struct Ended {
+    /// Of the Status; 0: it is no event.
+    code: u16,
+    said: String,
 }
 
-/// Not found, or a conflict: an answer by the rules.
-fn is_refusal(error: &anyhow::Error) -> bool {
-    let text = error.to_string();
-    text.contains(": 404 ") || text.contains(": 409 ")
+impl fmt::Display for Ended {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "the watch says {}", self.said)
+    }
+}
+
+impl std::error::Error for Ended {}
+
+fn status_of(error: &anyhow::Error) -> Option<StatusCode> {
+    error.downcast_ref::<Refusal>().map(|refusal| refusal.status)
+}
+
+/// Not found or a conflict, or compacted: an answer by the rules. A list of what is current is never refused.
+fn is_refusal(verb: KubernetesVerb, error: &anyhow::Error) -> bool {
+    let Some(status) = status_of(error) else {
+        return false;
+    };
+    match verb {
+        KubernetesVerb::List => false,
+        KubernetesVerb::Watch => status == StatusCode::GONE,
+        _ => [StatusCode::NOT_FOUND, StatusCode::CONFLICT].contains(&status),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(LONGEST_TEXT).collect()
 }

@@ -85,6 +85,7 @@ async fn ours_survives_bad_disks_and_a_bad_network() {
         "wipe-and-replace",
         "partition",
         "one-way",
+        "partial-partition",
         "delay",
         "loss",
     ];
@@ -108,17 +109,29 @@ async fn etcd_passes_the_same_checks() {
 }
 
 #[tokio::test]
-async fn a_fault_that_cannot_be_done_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let said = dir.path().join("said");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_barque-chaos"));
-    command
-        .args(["run", "--program", "etcd", "--faults", "full-disk"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(&said).unwrap());
-    let status = Process::spawn(command).unwrap().exited(PATIENCE).await.unwrap();
-    assert!(!status.success());
-    let said = fs::read_to_string(said).unwrap();
-    assert!(said.contains("full-disk cannot be done: "), "{said}");
+async fn what_cannot_be_done_is_refused_at_once() {
+    let refused: [(&[&str], &str); 4] = [
+        (
+            &["--program", "etcd", "--faults", "full-disk"],
+            "full-disk cannot be done: ",
+        ),
+        (&["--faults", "meteor"], "\"meteor\" is no fault"),
+        (&["--faults", "all,kill-all"], "--faults all stands alone"),
+        (&["--traffic", "watch"], "--traffic watch needs kv or lease"),
+    ];
+    for (arguments, why) in refused {
+        let dir = tempfile::tempdir().unwrap();
+        let said = dir.path().join("said");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_barque-chaos"));
+        command
+            .arg("run")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&said).unwrap());
+        let status = Process::spawn(command).unwrap().exited(PATIENCE).await.unwrap();
+        let said = fs::read_to_string(said).unwrap();
+        assert_eq!(status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
 }

@@ -66,6 +66,15 @@ impl Choice {
         }
     }
 
+    /// Mostly a linearizable one.
+    pub fn read(&mut self) -> Request {
+        match self.rng.random_range(0..10) {
+            0..7 => Request::get(self.key()),
+            7..9 => self.range(),
+            _ => self.get(true, 0),
+        }
+    }
+
     fn put(&mut self) -> Request {
         Request::Put {
             key: self.key(),

@@ -1,17 +1,31 @@
-//! A client that reads and writes keys, at one member until it is tired of it or of being refused.
+//! A client of keys, at one member until it is tired of it or of being refused.
 
-use barque_checks::history::{Answer, Outcome, Response};
+use barque_checks::history::{Answer, Outcome, Request, Response};
 use rand::Rng;
 use tokio::time::sleep;
 
 use crate::{Plan, Recorder, Target, caller::Caller, choice::Choice};
 
 pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder) {
+    call(number, target, plan, recorder, Choice::request).await;
+}
+
+pub async fn only_read(number: u32, target: Target, plan: Plan, recorder: Recorder) {
+    call(number, target, plan, recorder, Choice::read).await;
+}
+
+async fn call(
+    number: u32,
+    target: Target,
+    plan: Plan,
+    recorder: Recorder,
+    next: impl Fn(&mut Choice) -> Request,
+) {
     let mut choice = Choice::new(&plan, number);
     let mut caller = Caller::new(number, target.clone(), &plan, recorder.clone());
     let mut member = choice.member(&target.members);
     while !recorder.is_stopping() {
-        let request = choice.request();
+        let request = next(&mut choice);
         let outcome = caller.call(member, request).await;
         if let Outcome::Done(response) = &outcome {
             learn(&mut choice, response);

@@ -42,6 +42,8 @@ pub struct Plan {
     pub prefix: String,
     pub keys: u32,
     pub clients: u32,
+    /// Clients that only read: one at a leader that was cut off is not held up by a write.
+    pub readers: u32,
     pub watchers: u32,
     /// Clients that hold leases.
     pub tenants: u32,
@@ -55,6 +57,7 @@ pub struct Plan {
 }
 
 /// Where a client's number is the start of its kind's.
+const READERS: u32 = 50;
 const WATCHERS: u32 = 100;
 const TENANTS: u32 = 200;
 const JANITOR: u32 = 300;
@@ -68,6 +71,14 @@ pub fn tasks(target: &Target, plan: &Plan, recorder: &Recorder, collector: &Coll
     let mut tasks: Tasks = Vec::new();
     for number in 0..plan.clients {
         tasks.push(Box::pin(client::run(
+            number,
+            target.clone(),
+            plan.clone(),
+            recorder.clone(),
+        )));
+    }
+    for number in READERS..READERS + plan.readers {
+        tasks.push(Box::pin(client::only_read(
             number,
             target.clone(),
             plan.clone(),

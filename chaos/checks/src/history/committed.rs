@@ -1,11 +1,13 @@
-//! The authoritative list of revisions: [`Committed`].
+//! The list of revisions that answers are compared with: [`Committed`].
 
 use serde::{Deserialize, Serialize};
 
 use super::{KeyValue, Revision, WatchEvent};
 
-/// Every revision after `after`, with what it changed. A simulation takes it from a store; for real processes it is what
-/// a last watch tells, from revision 1 or from the compacted one, once everything else is over.
+/// Every revision after `after`, with what it changed. In a simulation and with real processes alike it is what one
+/// watch was told that followed the run from revision 1 to the end, going from member to member: the word of the system
+/// under test itself. A change that it kept from that watch is found where an answer, another watch or a gap in the
+/// revisions says otherwise; so is one that it told of and never made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// 1 when nothing was ever compacted.

@@ -22,7 +22,10 @@ use serde::{Deserialize, Serialize};
 
 pub use committed::{Committed, CommittedRevision};
 pub use fault::FaultRecord;
-pub use kubernetes::{KubernetesRecord, KubernetesType, KubernetesWrite};
+pub use kubernetes::{
+    KubernetesCall, KubernetesError, KubernetesOutcome, KubernetesRecord, KubernetesType, KubernetesVerb,
+    KubernetesWrite,
+};
 pub use member::{LeaderRecord, MemberState, WipedRecord};
 pub use membership::{ChangeKind, MemberListing, MembershipChange};
 pub use operation::{Operation, Outcome};
@@ -53,15 +56,17 @@ pub struct History {
     pub wiped: Vec<WipedRecord>,
     pub changes: Vec<MembershipChange>,
     pub listings: Vec<MemberListing>,
-    /// Every revision there was, told once the run was over; the authority that answers are compared with.
+    /// Every revision there was, as a watch that followed the whole run was told; what answers are compared with.
     pub committed: Option<Committed>,
     pub kubernetes: Vec<KubernetesRecord>,
     pub kubernetes_writes: Vec<KubernetesWrite>,
+    pub kubernetes_errors: Vec<KubernetesError>,
+    pub kubernetes_calls: Vec<KubernetesCall>,
     /// The keys that nobody but the recorded clients writes; `None`: all keys.
     pub scope: Option<KeySpan>,
     /// There were clients of the Kubernetes API; see [`crate::counts`].
     pub has_objects: bool,
-    /// After the last call the members had longer than any lease lives, in good health, before `committed` was told.
+    /// After the last call the members had longer than any lease lives, in good health, before `committed` was complete.
     pub outlived_leases: bool,
     /// How much sooner than by the recorder's clock a member's clock may see a lease end.
     pub clock_tolerance_us: u64,
@@ -74,9 +79,13 @@ impl History {
     pub fn bounds(&self) -> (u64, u64) {
         let calls = self.operations.iter().map(|operation| operation.call);
         let returns = self.operations.iter().filter_map(|operation| operation.ret);
+        let objects = self
+            .kubernetes_calls
+            .iter()
+            .flat_map(|call| [call.call, call.ret]);
         let faults = self.faults.iter().flat_map(|fault| [fault.from, fault.until]);
         let leaders = self.leaders.iter().map(|leader| leader.time);
-        let seen = calls.chain(returns).chain(faults).chain(leaders);
+        let seen = calls.chain(returns).chain(objects).chain(faults).chain(leaders);
         let (first, last) = seen.fold((u64::MAX, 0), |(first, last), time| {
             (first.min(time), last.max(time))
         });

@@ -41,11 +41,13 @@ impl Compactions {
     /// Whether a compaction at this revision or above may have happened by then. Without any word of the members the
     /// answer is that it may.
     pub fn may_have_reached(&self, revision: Revision, by: u64) -> bool {
-        let attempted = self
-            .attempted
-            .iter()
-            .any(|(call, at)| *call <= by && *at >= revision);
-        attempted || self.told.is_none_or(|told| told >= revision)
+        self.were_asked_for(revision, by) || self.told.is_none_or(|told| told >= revision)
+    }
+
+    /// Whether a client had asked by then for a compaction at this revision or above.
+    pub fn were_asked_for(&self, revision: Revision, by: u64) -> bool {
+        let mut attempted = self.attempted.iter();
+        attempted.any(|(call, at)| *call <= by && *at >= revision)
     }
 
     /// The highest compacted revision that was acknowledged before this moment.

@@ -6,6 +6,7 @@ mod dice;
 mod handmade;
 mod lease_faults;
 mod master_faults;
+mod object_faults;
 mod operation_faults;
 mod read_faults;
 mod report;

@@ -6,16 +6,16 @@ use barque_checks::{
     history::{
         FaultRecord, KubernetesRecord,
         KubernetesType::{self, Added, Bookmark, Deleted, Item, Listed, Modified},
-        KubernetesWrite, LeaderRecord, Outcome, Request,
+        KubernetesWrite, LeaderRecord, Outcome, Request, WatchKind, WatchRecord, WatchResponse,
     },
 };
 
 use super::{assert_caught, check, handmade::Handmade, traffic::Traffic};
 
 const EQUAL: &str = "members equal";
-const KUBERNETES: &str = "kubernetes watches";
-const COUNTS: &str = "the run counts";
-const RECOVERS: &str = "recovers after the last fault";
+pub const KUBERNETES: &str = "kubernetes watches";
+pub const COUNTS: &str = "the run counts";
+pub const RECOVERS: &str = "recovers after the last fault";
 
 #[test]
 fn members_that_differ() {
@@ -43,9 +43,9 @@ fn two_leaders_of_one_term() {
 }
 
 /// (watcher, master, resourceVersion, kind, name, uid)
-type Told = (u32, u32, i64, KubernetesType, &'static str, &'static str);
+pub type Told = (u32, u32, i64, KubernetesType, &'static str, &'static str);
 
-fn told(records: &[Told]) -> History {
+pub fn told(records: &[Told]) -> History {
     let record = |(time, told): (usize, &Told)| {
         let (watcher, master, resource_version, kind, name, uid) = *told;
         KubernetesRecord {
@@ -155,6 +155,91 @@ fn runs_that_prove_nothing() {
     }
     assert_caught(&history, COUNTS, "operations in quiet times succeeded");
     assert_caught(&history, RECOVERS, "after the last fault succeeded");
+}
+
+/// One watch may be told nothing; if all are, though what they watch is changed, the run proves nothing of watches.
+#[test]
+fn watches_that_were_told_nothing() {
+    let mut made = Handmade::new();
+    made.run(1, 100, Request::put("k", "1/1"));
+    made.run(1, 200, Request::put("k", "1/2"));
+    let watch = |start_revision| WatchRecord {
+        from: "k".to_owned(),
+        start_revision,
+        responses: vec![WatchResponse {
+            time: 50,
+            header_revision: 1,
+            kind: WatchKind::Created,
+        }],
+        ..WatchRecord::default()
+    };
+    let with = |watches: Vec<WatchRecord>| History {
+        watches,
+        ..made.history()
+    };
+    assert_caught(&with(vec![watch(0)]), COUNTS, "no watch was told of any");
+    assert_caught(
+        &with(vec![watch(9), watch(3)]),
+        COUNTS,
+        "no watch was told of any",
+    );
+    assert!(check(&with(vec![watch(4)]), COUNTS).passed(), "all was over");
+    let mut told = watch(3);
+    told.responses.push(WatchResponse {
+        time: 250,
+        header_revision: 3,
+        kind: WatchKind::Events {
+            events: made.store.committed().revisions[1].events.clone(),
+            fragment: false,
+        },
+    });
+    assert!(check(&with(vec![watch(0), told]), COUNTS).passed());
+    let uninterested = WatchRecord {
+        no_put: true,
+        ..watch(0)
+    };
+    assert!(check(&with(vec![uninterested]), COUNTS).passed());
+}
+
+/// One lease with a key, from its grant until long after its time.
+#[test]
+fn leases_that_never_end() {
+    let leased = Request::Put {
+        key: "k".to_owned(),
+        value: "1/1".to_owned(),
+        prev_kv: false,
+        lease: 7,
+    };
+    let begun = || {
+        let mut made = Handmade::new();
+        made.run(1, 100, Request::LeaseGrant { id: 7, ttl: 1 });
+        made.run(1, 200, leased.clone());
+        made
+    };
+    let outlived = |made: &Handmade| History {
+        outlived_leases: true,
+        ..made.history()
+    };
+    let made = begun();
+    assert_caught(&outlived(&made), COUNTS, "none was seen to end");
+    assert!(check(&made.history(), COUNTS).passed(), "it may still live");
+
+    let mut revoked = begun();
+    revoked.run(1, 300, Request::LeaseRevoke { id: 7 });
+    assert!(check(&outlived(&revoked), COUNTS).passed());
+
+    let mut expired = begun();
+    expired.store.expire(10_000_000);
+    assert!(
+        check(&outlived(&expired), COUNTS).passed(),
+        "{}",
+        check(&outlived(&expired), COUNTS)
+    );
+
+    // A delete by a client is no end of a lease.
+    let mut deleted = begun();
+    deleted.run(1, 300, Request::delete("k"));
+    assert_caught(&outlived(&deleted), COUNTS, "none was seen to end");
 }
 
 #[test]
