@@ -28,10 +28,14 @@ const LEASES_END: Duration = Duration::from_secs(9);
 /// Everything happens on the calling thread.
 pub fn run(seed: u64, duration: Duration) -> io::Result<Ran> {
     let processes = Processes::default();
-    let (history, own_checks) = processes.run(simulate(seed, duration, processes.clone()))??;
+    let simulated = processes.run(simulate(seed, duration, processes.clone()))??;
     let simulated_us = now_us();
-    let mut checks = check_all(&history);
-    checks.extend(own_checks);
+    let history = simulated.history;
+    let mut checks = match simulated.came_up {
+        true => check_all(&history),
+        false => Vec::new(),
+    };
+    checks.extend(simulated.checks);
     let verdict = overall(&checks);
     Ok(Ran {
         history,
@@ -41,8 +45,15 @@ pub fn run(seed: u64, duration: Duration) -> io::Result<Ran> {
     })
 }
 
-/// The history, and what only the simulation can check.
-async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Result<(History, Vec<Check>)> {
+struct Simulated {
+    /// Without that there is nothing to check in the history.
+    came_up: bool,
+    history: History,
+    /// What only the simulation can check.
+    checks: Vec<Check>,
+}
+
+async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Result<Simulated> {
     let mut world = World::new(seed, processes)?;
     let plan = plan(&mut world, seed);
     let (recorder, collector) = (world.recorder.clone(), Collector::default());
@@ -50,8 +61,11 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
     at_birth(&mut world).await;
     if !world.all_serve().await? {
         describe(&world, &plan, seed);
-        let checks = vec![recovered(&world, false, true)];
-        return Ok((recorder.history(std::mem::take), checks));
+        return Ok(Simulated {
+            came_up: false,
+            history: recorder.history(std::mem::take),
+            checks: vec![recovered(&world, false, true)],
+        });
     }
     sleep(SETTLE).await;
     let before = world.tasks();
@@ -82,12 +96,15 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
         history.clock_tolerance_us = 50_000;
         history.outlived_leases = true;
     });
-    let checks = vec![
-        tasks.check(),
-        world.lives.check(),
-        recovered(&world, all_serve, all_agree),
-    ];
-    Ok((recorder.history(std::mem::take), checks))
+    Ok(Simulated {
+        came_up: true,
+        history: recorder.history(std::mem::take),
+        checks: vec![
+            tasks.check(),
+            world.lives.check(),
+            recovered(&world, all_serve, all_agree),
+        ],
+    })
 }
 
 fn describe(world: &World, plan: &Plan, seed: u64) {

@@ -22,7 +22,7 @@ pub struct CutFiles {
 }
 
 /// What a disk did that a healthy one does not do, since it was made.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Harm {
     pub failed_syncs: u64,
     /// For want of room.

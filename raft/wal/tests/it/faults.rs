@@ -2,7 +2,10 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use barque_wal::{Wal, WalConfig, files::CutFiles};
+use barque_wal::{
+    Wal, WalConfig,
+    files::{CutFiles, Files, Harm},
+};
 
 use crate::{DIR, done, entries, entry, finish, indexes, open, tiny};
 
@@ -303,4 +306,62 @@ fn the_committed_index_rides_along() {
         Some((1, 7)),
         "a close writes it"
     );
+}
+
+/// What the simulator takes for seen: the disk's own word, not the member's.
+#[test]
+fn a_disk_tells_what_harm_it_did() {
+    let files = CutFiles::new(3);
+    let (path, other) = (Path::new("/d/a"), Path::new("/d/b"));
+    files.create_dir_all(Path::new("/d")).unwrap();
+    let file = files.open(path, true).unwrap();
+    files.sync_dir(Path::new("/d")).unwrap();
+    file.write_all_at(b"kept", 0).unwrap();
+    file.sync().unwrap();
+    assert_eq!(files.harm(), Harm::default());
+
+    files.limit(Some(4));
+    file.write_all_at(b"kept and more", 0).unwrap_err();
+    files.limit(None);
+    files.fail_sync(1);
+    file.sync().unwrap_err();
+    let harm = files.harm();
+    assert_eq!((harm.refused_writes, harm.failed_syncs, harm.unsynced), (1, 1, 0));
+
+    files.cut_in_sync(2);
+    file.sync().unwrap();
+    file.write_all_at(b" and not synced", 4).unwrap();
+    drop(files.open(other, true).unwrap());
+    assert!(file.sync().is_err() && files.is_cut());
+    assert_eq!(files.harm().unsynced, 2, "a write and a name");
+    files.restore();
+    let file = files.open(path, false).unwrap();
+    let mut content = [0; 32];
+    let len = file.read_at(&mut content, 0).unwrap();
+    assert!(content[..len].starts_with(b"kept"));
+    let torn = len < b"kept and not synced".len();
+    let forgotten = files.open(other, false).is_err();
+    assert_eq!(files.harm().lost, u64::from(torn) + u64::from(forgotten));
+    // The order is gone with the cut.
+    file.sync().unwrap();
+}
+
+#[test]
+fn a_cut_in_a_sync_now_and_then_loses_something() {
+    let lost = (0..20).filter(|seed| {
+        let files = CutFiles::new(*seed);
+        let (wal, _) = open(&files).unwrap();
+        finish(|done| wal.append(entries(1, 1..=3), done)).unwrap();
+        files.cut_in_sync(1);
+        let (callback, outcome) = done();
+        wal.append(entries(1, 4..=9), callback).unwrap();
+        assert!(outcome.recv().expect("it is told").is_err(), "it was not synced");
+        drop(wal);
+        files.restore();
+        let (_, known) = open(&files).unwrap();
+        let last = known.last.expect("three are synced").1;
+        assert!((3..=9).contains(&last));
+        files.harm().lost > 0 && last < 9
+    });
+    assert!((1..20).contains(&lost.count()));
 }
