@@ -5,6 +5,7 @@
 //! knows what the bytes mean.
 
 mod exit;
+mod manifest;
 pub mod memory;
 pub mod rocks;
 

@@ -4,7 +4,7 @@
 //! flush keeps the families together: what is found after a crash is the state at some batch's end.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +19,7 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
-use super::{Batch, Bounds, Cursor, Engine, EngineSizes, Family, View, exit};
+use super::{Batch, Bounds, Cursor, Engine, EngineSizes, Family, View, exit, manifest};
 use crate::{
     StoreError,
     home::{Home, StateDir},
@@ -88,10 +88,18 @@ impl RocksEngine {
         let mut options = database_options().map_err(engine_error)?;
         options.create_if_missing(create);
         options.create_missing_column_families(create);
-        let families = Family::ALL
-            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
-        let db = DB::open_cf_descriptors(&options, dir.path(), families)
-            .map_err(|error| open_error(&dir, &error))?;
+        let open = || {
+            let families = Family::ALL
+                .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
+            DB::open_cf_descriptors(&options, dir.path(), families)
+        };
+        // As it is before: another process that has the database open by now does not write this one any more.
+        let manifest = manifest::current(dir.path());
+        let opened = open().or_else(|error| match is_mended(manifest, &error) {
+            true => open(),
+            false => Err(error),
+        });
+        let db = opened.map_err(|error| open_error(&dir, &error))?;
         let dir = RetirableDir {
             dir,
             retired: AtomicBool::new(false),
@@ -257,6 +265,17 @@ fn family_options(family: Family, cache: &Cache) -> Options {
 
 fn engine_error(error: rocksdb::Error) -> StoreError {
     StoreError::Engine(one_line(&error))
+}
+
+/// Whether what a power cut left of the manifest was the cause, and is none any more.
+fn is_mended(manifest: Option<PathBuf>, error: &rocksdb::Error) -> bool {
+    let Some(manifest) = manifest.filter(|_| error.kind() == rocksdb::ErrorKind::Corruption) else {
+        return false;
+    };
+    manifest::cut_torn_tail(&manifest).unwrap_or_else(|error| {
+        tracing::warn!(%error, manifest = %manifest.display(), "the manifest cannot be looked at");
+        false
+    })
 }
 
 fn open_error(dir: &StateDir, error: &rocksdb::Error) -> StoreError {
