@@ -37,7 +37,9 @@ pub fn init(level: Level, format: Format) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(false);
+        .with_ansi(false)
+        // A line that cannot be written is lost: complaining of it, on stderr too, would end the thread.
+        .log_internal_errors(false);
     match format {
         Format::Text => lines.init(),
         Format::Json => lines.json().flatten_event(true).init(),

@@ -310,49 +310,50 @@ fn two_clusters_live_side_by_side() {
     assert_eq!(other.etcdctl("get who --print-value-only"), "other\n");
 }
 
+/// An address that is free at the moment.
+fn free_url() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// A cluster of one, without the Kubernetes API.
+fn lone_master(dir: &Path, client: &str, peer: &str, token: &str, log_level: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_barque"));
+    command.args(["master", "--api=false", "--data-dir", text(&dir.join("data"))]);
+    command.args(["--listen-client-urls", client, "--advertise-client-urls", client]);
+    command.args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]);
+    command.args([
+        "--initial-cluster",
+        &format!("default={peer}"),
+        "--initial-cluster-token",
+        token,
+    ]);
+    command.args(["--log-level", log_level]).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_master_whose_log_cannot_be_written_serves_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (client, peer) = (free_url(), free_url());
+    let mut command = lone_master(dir.path(), &client, &peer, "one", "debug");
+    let mut master = command.stderr(Stdio::piped()).spawn().unwrap();
+    // From here on every line fails, for want of somebody at the pipe's other end.
+    drop(master.stderr.take());
+    wait_for_health(&client);
+    let put = success(&shell(&format!(
+        "ETCDCTL_API=3 etcdctl --endpoints {client} put a b"
+    )));
+    assert_eq!(put, "OK\n");
+    send("TERM", i32::try_from(master.id()).unwrap());
+    assert_eq!(master.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn the_data_of_another_cluster_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let free = || {
-        std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port()
-    };
-    let (client, peer) = (
-        format!("http://127.0.0.1:{}", free()),
-        format!("http://127.0.0.1:{}", free()),
-    );
-    let command = |token: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_barque"));
-        command.args([
-            "master",
-            "--api=false",
-            "--data-dir",
-            text(&dir.path().join("data")),
-        ]);
-        command.args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ]);
-        command.args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ]);
-        command.args([
-            "--initial-cluster",
-            &format!("default={peer}"),
-            "--initial-cluster-token",
-            token,
-        ]);
-        command.args(["--log-level", "error"]).stdin(Stdio::null());
-        command
-    };
+    let (client, peer) = (free_url(), free_url());
+    let command = |token: &str| lone_master(dir.path(), &client, &peer, token, "error");
     let mut first = command("one").spawn().unwrap();
     wait_for_health(&client);
     // Debian's etcdctl asks one endpoint with its whole URL as the authority.

@@ -42,10 +42,11 @@ pub(crate) fn is_small(request: &RangeRequest) -> bool {
     if request.range_end.is_empty() || request.count_only {
         return true;
     }
-    let filtered = request.min_mod_revision > 0
-        || request.max_mod_revision > 0
-        || request.min_create_revision > 0
-        || request.max_create_revision > 0;
+    // As the store tells it: a negative bound is one too.
+    let filtered = request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0;
     let in_key_order = request.sort_target() == SortTarget::Key && request.sort_order() != SortOrder::Descend;
     (1..=SMALL_RANGE_KEYS).contains(&request.limit) && !filtered && in_key_order
 }
@@ -90,7 +91,18 @@ mod tests {
         }));
         assert!(!is_small(&RangeRequest {
             min_mod_revision: 1,
-            ..page
+            ..page.clone()
         }));
+        let bounds: [fn(&mut RangeRequest) -> &mut i64; 4] = [
+            |request| &mut request.min_mod_revision,
+            |request| &mut request.max_mod_revision,
+            |request| &mut request.min_create_revision,
+            |request| &mut request.max_create_revision,
+        ];
+        for (i, bound) in bounds.iter().enumerate() {
+            let mut filtered = page.clone();
+            *bound(&mut filtered) = -1;
+            assert!(!is_small(&filtered), "bound {i}");
+        }
     }
 }

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use barque_machinery::{gvk::GroupResource, status::Status};
 use http::HeaderMap;
 use serde_json::{Value, json};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use time::OffsetDateTime;
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
+};
 
 /// The client's certificate, DER, verified by the TLS acceptor; an extension of the request.
 #[derive(Debug, Clone)]
@@ -52,6 +56,7 @@ pub fn authenticate(
     certificate: Option<&PeerCertificate>,
     headers: &HeaderMap,
     tokens: &HashMap<String, User>,
+    now: OffsetDateTime,
 ) -> Result<User, Status> {
     let user = if let Some(header) = headers.get(http::header::AUTHORIZATION) {
         let token = header
@@ -64,16 +69,20 @@ pub fn authenticate(
             .ok_or_else(Status::unauthorized)?;
         User::authenticated(known.name.clone(), known.groups.clone())
     } else if let Some(certificate) = certificate {
-        from_certificate(&certificate.0)?
+        from_certificate(&certificate.0, now)?
     } else {
         User::anonymous()
     };
     impersonate(user, headers)
 }
 
-/// CN is the user, each O a group.
-fn from_certificate(der: &[u8]) -> Result<User, Status> {
+/// CN is the user, each O a group. A connection may outlive its certificate, so each request looks again.
+fn from_certificate(der: &[u8], now: OffsetDateTime) -> Result<User, Status> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Status::unauthorized())?;
+    let now = ASN1Time::from_timestamp(now.unix_timestamp()).map_err(Status::internal)?;
+    if !certificate.validity().is_valid_at(now) {
+        return Err(Status::unauthorized());
+    }
     let subject = certificate.subject();
     let name = subject.iter_common_name().next().and_then(|cn| cn.as_str().ok());
     let name = name.filter(|n| !n.is_empty()).ok_or_else(Status::unauthorized)?;
@@ -153,7 +162,7 @@ mod tests {
             ),
         ]);
         let check = |pairs: &[(&'static str, &'static str)], expect: Result<&str, u16>| {
-            let found = authenticate(None, &headers(pairs), &tokens);
+            let found = authenticate(None, &headers(pairs), &tokens, OffsetDateTime::UNIX_EPOCH);
             assert_eq!(
                 found.as_ref().map(|u| u.name.as_str()).map_err(|s| s.code),
                 expect,
@@ -188,7 +197,29 @@ mod tests {
             Some(&PeerCertificate(vec![1, 2, 3])),
             &HeaderMap::new(),
             &HashMap::new(),
+            OffsetDateTime::UNIX_EPOCH,
         );
         assert_eq!(found.map_err(|s| s.code), Err(401));
+    }
+
+    #[test]
+    fn a_certificate_is_good_from_its_first_second_to_its_last() {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "jane");
+        params.not_before = rcgen::date_time_ymd(2027, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2027, 2, 1);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let peer = PeerCertificate(certificate.der().to_vec());
+        let user_at = |seconds: i64| {
+            let now = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+            let found = authenticate(Some(&peer), &HeaderMap::new(), &HashMap::new(), now);
+            found.map(|user| user.name).map_err(|status| status.code)
+        };
+        let first = rcgen::date_time_ymd(2027, 1, 1).unix_timestamp();
+        let last = rcgen::date_time_ymd(2027, 2, 1).unix_timestamp();
+        assert_eq!(user_at(first - 1), Err(401));
+        assert_eq!(user_at(first), Ok("jane".to_owned()));
+        assert_eq!(user_at(last), Ok("jane".to_owned()));
+        assert_eq!(user_at(last + 1), Err(401));
     }
 }

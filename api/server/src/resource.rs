@@ -90,6 +90,9 @@ pub trait Strategy: Send + Sync {
 
     fn validate_update(&self, _new: &Value, _old: &Value, _errors: &mut Vec<FieldError>) {}
 
+    /// `new` is the stored object with the status that a client sent.
+    fn validate_status_update(&self, _new: &Value, _errors: &mut Vec<FieldError>) {}
+
     /// Chooses what the cluster gives out; called again with another draw when the choice was taken.
     /// `true` when something was chosen here, not by the client.
     fn allocate(&self, _object: &mut Value, _draw: &mut Draw<'_>) -> bool {

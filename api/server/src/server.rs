@@ -159,7 +159,8 @@ async fn answer(server: &Arc<Server>, request: Request<Body>) -> Result<Response
     let query = Query::parse(&parts.uri)?;
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), query.flag("watch"));
     let certificate = parts.extensions.get::<PeerCertificate>();
-    let user = authn::authenticate(certificate, &parts.headers, &server.config.tokens)?;
+    let now = server.registry.now();
+    let user = authn::authenticate(certificate, &parts.headers, &server.config.tokens, now)?;
     authz::authorize(&user, &info)?;
     let Target::Resource(target) = info.target.clone() else {
         return answer_path(server, &info.path, &parts, &query);

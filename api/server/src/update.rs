@@ -41,8 +41,9 @@ pub fn decide(place: &Place, stored: &Stored, mut new: Value, part: Part) -> Res
     let mut errors = metadata::validate(&new, resource.namespaced, resource.name_check);
     errors.extend(metadata::validate_update(&new, old));
     resource.strategy.validate(&new, &mut errors);
-    if part == Part::Main {
-        resource.strategy.validate_update(&new, old, &mut errors);
+    match part {
+        Part::Main => resource.strategy.validate_update(&new, old, &mut errors),
+        Part::Status => resource.strategy.validate_status_update(&new, &mut errors),
     }
     if !errors.is_empty() {
         return Err(Status::invalid(&resource.group_kind(), &place.name, &errors));
@@ -84,7 +85,8 @@ fn check_identity(place: &Place, new: &Value) -> Result<(), Status> {
     })
 }
 
-fn check_uid(place: &Place, new: &Value, stored: &Stored) -> Result<(), Status> {
+/// Refuses a write that is meant for another object of the same name.
+pub fn check_uid(place: &Place, new: &Value, stored: &Stored) -> Result<(), Status> {
     let (asked, is) = (Meta::of(new).uid(), Meta::of(&stored.object).uid());
     if asked.is_empty() || asked == is {
         return Ok(());

@@ -35,9 +35,22 @@ impl Identity<'_> {
 }
 
 pub(super) fn no_merge_key(element: &Value, key: &str) -> PatchError {
+    let found = type_of(element);
     PatchError::Unmergeable(format!(
-        "map: {element} does not contain declared merge key: {key}"
+        "{found} in a list does not contain declared merge key: {key}"
     ))
+}
+
+/// What errors say of a value, which may be secret itself.
+pub(super) fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
 }
 
 /// Arranges `merged`: elements named by `patch_order` follow it, the rest follow `live_order`; both are

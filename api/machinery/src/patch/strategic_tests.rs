@@ -80,9 +80,43 @@ fn an_element_is_deleted_by_its_merge_key() {
     assert_eq!(
         error,
         Err(PatchError::Unmergeable(
-            r#"map: {"$patch":"delete"} does not contain declared merge key: name"#.into()
+            "an object in a list does not contain declared merge key: name".into()
         ))
     );
+}
+
+#[test]
+fn errors_name_no_value() {
+    let secret = json!({"kind": "Secret", "data": {"password": "aHVudGVyMg=="}});
+    let unnamed = pod(json!([{"image": "aHVudGVyMg=="}]));
+    let bare = json!({"spec": {}});
+    let cases = [
+        (
+            "Secret",
+            &secret,
+            json!({"$setElementOrder/data": []}),
+            "expected a list in field data, got an object",
+        ),
+        (
+            "Pod",
+            &unnamed,
+            pod(json!([{"name": "a"}])),
+            "an object in a list does not contain declared merge key: name",
+        ),
+        (
+            "Pod",
+            &bare,
+            json!({"spec": {
+                "containers": [{"name": "a", "image": "aHVudGVyMg=="}],
+                "$setElementOrder/containers": [{"name": "b"}],
+            }}),
+            "The order in patch list doesn't match $setElementOrder list",
+        ),
+    ];
+    for (kind, object, patch, text) in cases {
+        let error = patch_as("", kind, object, &patch);
+        assert_eq!(error, Err(PatchError::Unmergeable(text.into())), "{patch}");
+    }
 }
 
 #[test]

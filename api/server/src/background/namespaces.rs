@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, future::poll_fn, sync::Arc};
 
-use barque_machinery::status::Status;
+use barque_machinery::{metadata::Meta, status::Status};
 use barque_store::{
     IndexTerm, KeyRange, Revision,
     watch::{Subscriber, WatchSpec},
@@ -16,9 +16,9 @@ use serde_json::json;
 
 use super::Backoff;
 use crate::{
-    errors,
+    codec, errors,
     handlers::{DeleteOptions, delete_object},
-    registry::{Change, Place, WriteOptions},
+    registry::{Change, Place, WriteOptions, kv_ref},
     resource::Resource,
     resources::{self, NAMESPACE_FINALIZER, RESOURCES},
     server::Server,
@@ -89,11 +89,19 @@ fn terminating(server: &Arc<Server>) -> Result<BTreeSet<String>, Status> {
     let keys = reader
         .keys_with_term(&term, &resource.prefix(""))
         .map_err(errors::from_read)?;
-    Ok(keys
-        .iter()
-        .filter_map(|k| resource.split_key(k))
-        .map(|(_, name)| name.to_owned())
-        .collect())
+    let mut names = BTreeSet::new();
+    for key in &keys {
+        // The phase alone is no order to delete anything.
+        let Some(kv) = server.registry.storage().get_local(key)? else {
+            continue;
+        };
+        if let Some((_, name)) = resource.split_key(key)
+            && Meta::of(&codec::decode(kv_ref(&kv))?).is_deleting()
+        {
+            names.insert(name.to_owned());
+        }
+    }
+    Ok(names)
 }
 
 async fn delete_all(
@@ -158,6 +166,9 @@ async fn release(server: &Arc<Server>, name: &str, write: WriteOptions) -> Resul
     let result = server
         .registry
         .modify(&place, write, &mut |stored| {
+            if !Meta::of(&stored.object).is_deleting() {
+                return Ok(Change::Nothing);
+            }
             let mut object = stored.object.clone();
             let kept: Vec<_> = object["spec"]["finalizers"]
                 .as_array()

@@ -6,17 +6,31 @@ use axum::body::Body;
 use barque_machinery::{
     field_error::FieldError,
     gvk::{GroupKind, GroupResource},
+    metadata::Meta,
     status::Status,
 };
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use crate::{registry::Change, request::ApiRequest, resources, respond, server::Server};
+use crate::{
+    registry::{self, Change},
+    request::ApiRequest,
+    resources, respond,
+    server::Server,
+    update,
+};
 
 pub async fn bind(server: &Arc<Server>, mut request: ApiRequest) -> Result<Response<Body>, Status> {
     let options = request.write_options()?;
     let binding = request.receive_kind("", "v1", "Binding").await?.object;
     let place = request.place();
+    let name = Meta::of(&binding).name();
+    if !name.is_empty() && name != place.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            place.name
+        )));
+    }
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
     if node.is_empty() {
         let kind = GroupKind {
@@ -33,6 +47,9 @@ pub async fn bind(server: &Arc<Server>, mut request: ApiRequest) -> Result<Respo
     server
         .registry
         .modify(&place, options, &mut |stored| {
+            // The scheduler may have decided on a pod that is gone, and another one has its name.
+            update::check_uid(&place, &binding, stored)?;
+            registry::check_version(&place, &binding, stored)?;
             let mut pod = stored.object.clone();
             let bound = resources::bind_pod(&mut pod, &node, &binding["metadata"]["annotations"], &now);
             bound.map_err(|why| {

@@ -3,7 +3,7 @@
 use barque_machinery::{field_error::FieldError, gvk::GroupVersion, metadata::Meta, name};
 use serde_json::{Value, json};
 
-use super::object_at;
+use super::{default, object_at};
 use crate::resource::{Resource, Strategy, Subresource};
 
 pub static NAMESPACES: Resource = Resource {
@@ -29,8 +29,14 @@ struct Namespaces;
 /// Held until everything in the namespace is gone.
 pub const FINALIZER: &str = "kubernetes";
 
+const ACTIVE: &str = "Active";
+const TERMINATING: &str = "Terminating";
+
 impl Strategy for Namespaces {
     fn set_defaults(&self, object: &mut Value) {
+        if let Some(status) = object_at(object, "status") {
+            default(status, "phase", ACTIVE);
+        }
         let name = Meta::of(object).name().to_owned();
         if let Some(labels) = object.get_mut("metadata").and_then(|m| object_at(m, "labels"))
             && !name.is_empty()
@@ -40,7 +46,7 @@ impl Strategy for Namespaces {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        object["status"] = json!({ "phase": "Active" });
+        object["status"] = json!({ "phase": ACTIVE });
         if let Some(spec) = object_at(object, "spec") {
             spec.insert("finalizers".into(), json!([FINALIZER]));
         }
@@ -51,13 +57,19 @@ impl Strategy for Namespaces {
         new["spec"] = old["spec"].clone();
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-        if new["status"]["phase"] != old["status"]["phase"] {
-            errors.push(FieldError::invalid(
-                "status.phase",
-                new["status"]["phase"].clone(),
-                "may not be changed",
-            ));
+    /// What is in a namespace is deleted when the phase says so: only a delete may bring that about.
+    fn validate_status_update(&self, new: &Value, errors: &mut Vec<FieldError>) {
+        let (phase, why) = if Meta::of(new).is_deleting() {
+            (
+                TERMINATING,
+                "may only be 'Terminating' if `deletionTimestamp` is not empty",
+            )
+        } else {
+            (ACTIVE, "may only be 'Active' if `deletionTimestamp` is empty")
+        };
+        let given = &new["status"]["phase"];
+        if given != phase {
+            errors.push(FieldError::invalid("status.phase", given.clone(), why));
         }
     }
 
@@ -68,6 +80,33 @@ impl Strategy for Namespaces {
     }
 
     fn prepare_deletion(&self, object: &mut Value) {
-        object["status"]["phase"] = "Terminating".into();
+        object["status"]["phase"] = TERMINATING.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_phase_says_whether_the_namespace_is_being_deleted() {
+        let check = |deleted: Value, phase: Value, good: bool| {
+            let mut namespace = json!({"metadata": {"name": "a"}, "status": {"phase": phase}});
+            if deleted.is_string() {
+                namespace["metadata"]["deletionTimestamp"] = deleted;
+            }
+            Namespaces.set_defaults(&mut namespace);
+            let mut errors = Vec::new();
+            Namespaces.validate_status_update(&namespace, &mut errors);
+            assert_eq!(errors.is_empty(), good, "{namespace}: {errors:?}");
+        };
+        let at = || json!("2027-01-15T08:00:00Z");
+        check(Value::Null, json!(ACTIVE), true);
+        check(Value::Null, Value::Null, true);
+        check(Value::Null, json!(TERMINATING), false);
+        check(Value::Null, json!("Other"), false);
+        check(at(), json!(TERMINATING), true);
+        check(at(), json!(ACTIVE), false);
+        check(at(), Value::Null, false);
     }
 }

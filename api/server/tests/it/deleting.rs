@@ -1,5 +1,6 @@
 //! Deletes: at once, gracefully, behind finalizers, of collections and of whole namespaces.
 
+use barque_proto::command::{Command, IndexTerm, Put, command};
 use http::{Method, StatusCode};
 use serde_json::json;
 
@@ -168,4 +169,88 @@ async fn a_namespace_goes_when_it_is_empty_and_nothing_stays_behind() {
     while namespaces.event().await.0 != "DELETED" {}
     assert_eq!(api.get("/api/v1/namespaces/n").await.code, StatusCode::NOT_FOUND);
     assert_eq!(api.get(maps).await.body["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_delete_makes_a_namespace_go_and_nothing_calls_it_back() {
+    let api = Api::start().await;
+    let (namespace, maps) = ("/api/v1/namespaces/n", "/api/v1/namespaces/n/configmaps");
+    api.post("/api/v1/namespaces", json!({"metadata": {"name": "n"}}))
+        .await;
+    let held = json!({"metadata": {"name": "held", "finalizers": ["x.io/hold"]}});
+    assert_eq!(api.post(maps, held).await.code, StatusCode::CREATED);
+    let set_phase = async |phase: &str| {
+        let patch = json!({"status": {"phase": phase}});
+        api.patch(&format!("{namespace}/status"), "merge", patch).await
+    };
+    let refused = set_phase("Terminating").await;
+    assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
+    assert_eq!(refused.body["reason"], "Invalid");
+    assert_eq!(api.get(namespace).await.body["status"]["phase"], "Active");
+    let object = api.get(&format!("{maps}/held")).await;
+    assert!(
+        object.body["metadata"]["deletionTimestamp"].is_null(),
+        "{}",
+        object.body
+    );
+    let more = api.post(maps, json!({"metadata": {"name": "more"}})).await;
+    assert_eq!(more.code, StatusCode::CREATED, "{}", more.body);
+
+    assert_eq!(api.delete(namespace).await.code, StatusCode::OK);
+    let refused = set_phase("Active").await;
+    assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
+    let late = api.post(maps, json!({"metadata": {"name": "late"}})).await;
+    assert_eq!(late.code, StatusCode::FORBIDDEN, "{}", late.body);
+}
+
+/// As a status write could leave it once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_nobody_deleted_is_not_emptied_whatever_its_phase() {
+    let api = Api::start().await;
+    for name in ["a", "b"] {
+        let created = api
+            .post("/api/v1/namespaces", json!({"metadata": {"name": name}}))
+            .await;
+        assert_eq!(created.code, StatusCode::CREATED, "{}", created.body);
+    }
+    let maps = "/api/v1/namespaces/a/configmaps";
+    api.post(maps, json!({"metadata": {"name": "kept"}})).await;
+    put_terminating(&api, "a").await;
+    assert_eq!(
+        api.get("/api/v1/namespaces/a").await.body["status"]["phase"],
+        "Terminating"
+    );
+    let mut namespaces = api
+        .watch("/api/v1/namespaces?watch=1&fieldSelector=metadata.name%3Db")
+        .await;
+    // They are worked off by name: when this one is gone, the other was looked at.
+    api.delete("/api/v1/namespaces/b").await;
+    while namespaces.event().await.0 != "DELETED" {}
+    let kept = api.get(&format!("{maps}/kept")).await;
+    assert_eq!(kept.code, StatusCode::OK, "{}", kept.body);
+    assert_eq!(
+        api.get("/api/v1/namespaces/a").await.body["spec"]["finalizers"],
+        json!(["kubernetes"])
+    );
+}
+
+/// Writes a namespace past the API: its phase says that it is being deleted, nothing else does.
+async fn put_terminating(api: &Api, name: &str) {
+    let head = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"#;
+    let rest = r#"},"spec":{"finalizers":["kubernetes"]},"status":{"phase":"Terminating"}}"#;
+    let put = Put {
+        key: format!("/registry/namespaces/{name}").into(),
+        value: format!("{head}\"name\":\"{name}\"{rest}").into(),
+        terms: vec![IndexTerm {
+            field: "f/status.phase".into(),
+            value: "Terminating".into(),
+        }],
+        splice_offset: u32::try_from(head.len()).unwrap(),
+        ..Default::default()
+    };
+    let command = Command {
+        op: Some(command::Op::Put(put)),
+        ..Default::default()
+    };
+    api.replica.propose(command).await.expect("a put");
 }

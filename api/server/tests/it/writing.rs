@@ -319,6 +319,38 @@ async fn scale_and_binding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_binding_is_for_the_pod_that_the_scheduler_saw() {
+    let api = Api::start().await;
+    let seen = api.post(PODS, pod("p")).await.body;
+    assert_eq!(api.delete(&format!("{PODS}/p")).await.body["status"], "Success");
+    let pod = api.post(PODS, pod("p")).await.body;
+    assert_ne!(seen["metadata"]["uid"], pod["metadata"]["uid"]);
+    let path = format!("{PODS}/p/binding");
+    let bind = async |metadata: Value| {
+        let binding = json!({"metadata": metadata, "target": {"kind": "Node", "name": "n1"}});
+        api.post(&path, binding).await
+    };
+    let uid = |pod: &Value| pod["metadata"]["uid"].clone();
+    let version = |pod: &Value| pod["metadata"]["resourceVersion"].clone();
+    let refused = [
+        (json!({"name": "p", "uid": uid(&seen)}), StatusCode::CONFLICT),
+        (
+            json!({"name": "p", "uid": uid(&pod), "resourceVersion": version(&seen)}),
+            StatusCode::CONFLICT,
+        ),
+        (json!({"name": "q"}), StatusCode::BAD_REQUEST),
+    ];
+    for (metadata, code) in refused {
+        let answer = bind(metadata).await;
+        assert_eq!(answer.code, code, "{}", answer.body);
+        let stored = api.get(&format!("{PODS}/p")).await.body;
+        assert_eq!(stored["metadata"], pod["metadata"], "nothing was written");
+    }
+    let right = json!({"name": "p", "uid": uid(&pod), "resourceVersion": version(&pod)});
+    assert_eq!(bind(right).await.code, StatusCode::CREATED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_changes_nothing() {
     let api = Api::start().await;
     let created = api.post(&format!("{PODS}?dryRun=All"), pod("a")).await;
