@@ -125,6 +125,15 @@ impl Applier {
     /// Applies entries in order as one atomic write, publishes them, and returns each entry's outcomes
     /// (empty for anything but commands). An error means the member must stop.
     pub fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Vec<Outcome>>, StoreError> {
+        self.apply_for(entries, |_| true)
+    }
+
+    /// As [`Self::apply`]; outcomes of entries that are not `awaited` lack what their commands read.
+    pub fn apply_for(
+        &mut self,
+        entries: &[Entry],
+        awaited: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<Vec<Outcome>>, StoreError> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
@@ -132,7 +141,7 @@ impl Applier {
         let mut machine = Machine::new(base, Arc::clone(&self.counts), self.state.clone());
         let outcomes = entries
             .iter()
-            .map(|entry| machine.entry(entry))
+            .map(|entry| machine.entry(entry, awaited(entry)))
             .collect::<Result<_, _>>()?;
         let Machine {
             mut overlay,

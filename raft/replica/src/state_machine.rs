@@ -165,7 +165,8 @@ impl Shared {
             self.durable.wait_for(last.index).await?;
         }
         let began = Instant::now();
-        let outcomes = block(|| self.applier.lock().apply(&chunk.entries));
+        let awaited = |entry: &barque_store::Entry| self.is_awaited(entry);
+        let outcomes = block(|| self.applier.lock().apply_for(&chunk.entries, awaited));
         let outcomes = outcomes.map_err(storage_error)?;
         self.counters.applied(chunk.entries.len(), began.elapsed());
         for (entry, outcomes) in chunk.entries.iter().zip(outcomes) {
@@ -178,6 +179,16 @@ impl Shared {
             .into_iter()
             .for_each(|responder| responder.send(()));
         self.flush_when_due(chunk.entries.len(), chunk.bytes)
+    }
+
+    /// Whether somebody waits here for what its commands read.
+    fn is_awaited(&self, entry: &barque_store::Entry) -> bool {
+        match &entry.body {
+            EntryBody::Commands(bytes) => {
+                batch_header(bytes).is_ok_and(|(origin, _)| origin == self.waiters.origin)
+            }
+            _ => false,
+        }
     }
 
     /// Tells those who wait for this entry.

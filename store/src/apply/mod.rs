@@ -73,6 +73,8 @@ pub struct Machine {
     pub state: State,
     /// One per main revision.
     pub changes: Vec<Arc<Changes>>,
+    /// Whether somebody waits for the outcomes of the entry under way.
+    awaited: bool,
     command: CommandUnderWay,
     hash: EntryHash,
 }
@@ -95,13 +97,15 @@ impl Machine {
             counts,
             state,
             changes: Vec::new(),
+            awaited: true,
             command: CommandUnderWay::default(),
             hash,
         }
     }
 
-    /// The outcomes of the entry's commands.
-    pub fn entry(&mut self, entry: &Entry) -> Result<Vec<Outcome>, StoreError> {
+    /// The outcomes of the entry's commands; without what they read, unless it is `awaited`.
+    pub fn entry(&mut self, entry: &Entry, awaited: bool) -> Result<Vec<Outcome>, StoreError> {
+        self.awaited = awaited;
         let follows = self
             .state
             .applied

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use barque_proto::command::{Operation, Txn, operation::Op};
+use barque_proto::command::{Operation, Range, Txn, operation::Op};
 
 use super::{Applied, Machine, Refusal};
-use crate::{Response, Revision, TxnResponse, read};
+use crate::{RangeResult, Response, Revision, TxnResponse, read};
 
 impl Machine {
     /// Contract lines 6, 7, 10, 11 and 14.
@@ -38,7 +38,7 @@ impl Machine {
             let response = match operation.op.as_ref().ok_or(Refusal::Unknown)? {
                 Op::Range(range) => {
                     read::check_sort(range).map_err(|_| Refusal::Unknown)?;
-                    Response::Range(self.keyspace().range(range)?)
+                    Response::Range(self.read(range)?)
                 }
                 Op::Put(put) => Response::Put(self.put(put)?),
                 Op::DeleteRange(delete) => Response::DeleteRange(self.delete_range(delete)?),
@@ -50,6 +50,20 @@ impl Machine {
             revision: Revision(self.revision_now()),
             succeeded,
             responses,
+        })
+    }
+
+    /// Read only where somebody waits for it: the other members, and this one at its next start, would need as much
+    /// memory for nothing. They refuse what it refuses.
+    fn read(&self, range: &Range) -> Applied<RangeResult> {
+        let keyspace = self.keyspace();
+        if self.awaited {
+            return Ok(keyspace.range(range)?);
+        }
+        keyspace.resolve(Revision(range.revision))?;
+        Ok(RangeResult {
+            revision: Revision(keyspace.revision),
+            ..RangeResult::default()
         })
     }
 }

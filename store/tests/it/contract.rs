@@ -468,3 +468,29 @@ fn index_terms_follow_the_newest_version() {
         assert_eq!(text(&event.prev.as_ref().unwrap().terms[0].value), "n1");
     });
 }
+
+/// A member that did not propose it must not hold what a txn reads: that may be many times the database.
+#[test]
+fn what_nobody_waits_for_is_not_read() {
+    on_each_engine(|fixture| {
+        fixture.put("k", "1");
+        let reads = txn(
+            vec![],
+            vec![operation::Op::Put(a_put("k", "2")), operation::Op::Range(all())],
+            vec![],
+        );
+        for (awaited, rows) in [(true, 1), (false, 0)] {
+            fixture.index += 1;
+            let entry = entry(1, fixture.index, vec![Op::Txn(reads.clone())]);
+            let outcomes = fixture.applier.apply_for(&[entry], |_| awaited).unwrap();
+            let Ok(Response::Txn(response)) = &outcomes[0][0] else {
+                panic!("{outcomes:?}");
+            };
+            let Response::Range(read) = &response.responses[1] else {
+                panic!("{response:?}");
+            };
+            assert_eq!((read.kvs.len(), read.revision), (rows, response.revision));
+        }
+        assert_eq!(fixture.get("k", 0).as_deref(), Some("2"));
+    });
+}

@@ -195,6 +195,11 @@ fn check_index(store: &Store, model: &Model) {
     }
 }
 
+fn refusals(outcomes: &[Outcome]) -> Vec<Option<String>> {
+    let refusal = |outcome: &Outcome| outcome.as_ref().err().map(|error| format!("{error:?}"));
+    outcomes.iter().map(refusal).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -224,6 +229,21 @@ proptest! {
         }
         prop_assert_eq!(&bytes[0], &bytes[1]);
         prop_assert_eq!(&bytes[0], &bytes[2]);
+
+        // Whether anybody waits for outcomes changes neither the state nor what is refused.
+        let (engine, store, mut applier) = memory();
+        let mut unawaited: Vec<Outcome> = Vec::new();
+        for (entry, _) in &entries {
+            let outcomes = applier.apply_for(std::slice::from_ref(entry), |_| false).unwrap();
+            unawaited.extend(outcomes.into_iter().flatten());
+        }
+        prop_assert_eq!(refusals(&unawaited), refusals(&expected));
+        compact_fully(&mut applier);
+        applier.apply(&[barque_store::Entry {
+            position: LogPosition { term: 2, index: 1000 },
+            body: barque_store::EntryBody::Blank,
+        }]).unwrap();
+        prop_assert_eq!(&(dump(&*engine), store.state_hash()), &bytes[0]);
     }
 
     #[test]
