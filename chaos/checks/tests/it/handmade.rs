@@ -2,7 +2,7 @@
 
 use barque_checks::{
     History, Verdict,
-    history::{Answer, KeyValue, Operation, Outcome, Request, Response},
+    history::{Answer, Compare, KeyValue, Operation, Outcome, Relation, Request, Response, Target},
     linearizability::by_values,
     minimal::minimal,
 };
@@ -260,4 +260,61 @@ fn a_txn_with_too_many_branches() {
     made.run(1, 30, Request::get("n4"));
     made.claim(1, 40, Request::get("n4"), both(None, None));
     assert_caught(&made.history(), VALUES, "no order");
+}
+
+/// Of what nobody answered for, two things happened and left everything as it was, as far as anybody ever read: a
+/// delete, and a put that is overwritten unread. Dozens of others never happened. The search must not try all sets of
+/// those before it finds that the two did.
+#[test]
+fn what_happened_and_left_no_trace_is_found_at_once() {
+    let mut made = Handmade::new();
+    let when = |key: &str, target: Target, relation: Relation, then: Request| Request::Txn {
+        compares: vec![Compare {
+            key: key.to_owned(),
+            target,
+            relation,
+        }],
+        then: vec![then],
+        otherwise: Vec::new(),
+    };
+    let exists = |key: &str, then: Request| when(key, Target::CreateRevision(0), Relation::NotEqual, then);
+    // None of those that did not happen is of the one key that it is about.
+    for (at, key) in (0u32..).zip('b'..='t') {
+        let (key, moment) = (key.to_string(), 10 * u64::from(at));
+        made.run(1, moment, Request::put(&*key, format!("1/{at}")));
+        made.unknown(
+            100 + at,
+            moment + 5,
+            Request::put(&*key, format!("{}/1", 100 + at)),
+        );
+        made.unknown(200 + at, moment + 5, exists(&key, Request::delete(&*key)));
+    }
+    made.run(1, 1000, Request::put("a", "1/100"));
+    made.run(1, 1010, everything());
+    made.run(1, 1020, Request::put("a", "1/101"));
+    let unread = when("a", Target::Version(3), Relation::Less, Request::put("a", "3/1"));
+    made.unknown(2, 1030, Request::delete("a"));
+    made.unknown(3, 1030, unread.clone());
+    for (moment, request) in [(1040, Request::delete("a")), (1041, unread)] {
+        made.store.run(&request, moment).expect("it is applied");
+    }
+    made.run(1, 1050, Request::get("b"));
+    made.run(1, 1060, exists("a", Request::put("a", "1/102")));
+    made.run(1, 1070, everything());
+    // For which each of those would do.
+    for (moment, key) in (1100u64..).step_by(10).zip('b'..='t') {
+        let key = key.to_string();
+        made.run(
+            1,
+            moment,
+            exists(&key, Request::put(&*key, format!("1/{moment}"))),
+        );
+    }
+    let history = made.history();
+    assert!(
+        check(&history, REVISIONS).passed(),
+        "{}",
+        check(&history, REVISIONS)
+    );
+    assert!(check(&history, VALUES).passed(), "{}", check(&history, VALUES));
 }

@@ -29,7 +29,7 @@ use compile::{Compiled, compile};
 use groups::Groups;
 
 /// Steps of all searches of one check together.
-const STEPS: u64 = 40_000_000;
+const STEPS: u64 = 5_000_000;
 /// Steps for making the contradictions that were found smaller.
 const SHRINKING_STEPS: u64 = 10_000_000;
 /// Contradictions that are made smaller; the others are told as they were found.

@@ -159,7 +159,8 @@ impl<'e> Search<'e> {
         }
         let without_effect = entry.is_optional() && self.log.len() == log_before;
         let fingerprint = self.fingerprint_with(at, log_before);
-        if without_effect || !self.tried.insert(fingerprint, self.mask | self.bits[at]) {
+        let is_new = self.tried.insert(fingerprint, self.mask | self.bits[at]);
+        if without_effect || !(is_new || self.comes_back(rank, fingerprint)) {
             undo(&mut self.state, &mut self.log, log_before);
             return false;
         }
@@ -179,6 +180,22 @@ impl<'e> Search<'e> {
         self.calls_and_returns.lift(at);
         self.arm(log_before, true);
         true
+    }
+
+    /// Whether optional entries, each at the place that is meant for it, have led back to a state that is being tried:
+    /// a delete and then a put, say, neither of which anybody was told of. They are likely to have happened. So what
+    /// follows is looked for here, and not only when everything was tried in which but some of them did.
+    fn comes_back(&self, rank: Rank, fingerprint: u128) -> bool {
+        let is_meant = |rank: Rank| rank.0 != u64::MAX && self.entries[rank.1].is_optional();
+        let since = self
+            .placed
+            .iter()
+            .rev()
+            .take_while(|placed| is_meant(placed.rank));
+        is_meant(rank)
+            && since
+                .map(|placed| placed.fingerprint_before)
+                .any(|before| before == fingerprint)
     }
 
     /// What was logged since has changed keys: arms and disarms what waits for their values.
