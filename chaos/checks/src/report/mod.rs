@@ -7,6 +7,7 @@ mod summary;
 mod svg;
 mod text;
 mod timeline;
+mod told;
 
 use crate::{history::History, verdict::Check};
 use summary::Summary;

@@ -5,6 +5,7 @@ use super::{
     escape::html,
     summary::{Summary, seconds},
     timeline::timeline,
+    told::{self, Told},
 };
 use crate::{
     history::History,
@@ -34,8 +35,11 @@ pub(super) fn page(history: &History, summary: &Summary<'_>, command: &str) -> S
     page.push_str(&timeline(history));
     page.push_str("<h2>Checks</h2>\n");
     page.push_str(&checks(summary.checks));
-    if let Some((check, violation)) = summary.shown {
+    for (check, violation) in &summary.contradictions {
         page.push_str(&contradiction(history, check, violation));
+    }
+    for (check, violation, told) in &summary.told {
+        page.push_str(&told_beside_committed(check, violation, told));
     }
     page.push_str(&violations(summary.checks));
     page.push_str("<h2>Operations by outcome</h2>\n");
@@ -143,6 +147,16 @@ fn contradiction(history: &History, check: &Check, violation: &Violation) -> Str
         html(&violation.text),
         conflict(history, &violation.operations),
         table(&head, &rows.collect::<Vec<_>>())
+    )
+}
+
+fn told_beside_committed(check: &Check, violation: &Violation, told: &Told) -> String {
+    format!(
+        "<h2>What was told and what was committed ({})</h2>\n<p>{}</p>\n<p>{}</p>\n{}",
+        html(&check.name),
+        html(violation),
+        html(&told.watch),
+        table(&told::HEAD, &told.rows)
     )
 }
 

@@ -1,5 +1,6 @@
 //! What both forms of the report say: [`Summary`].
 
+use super::told::{Told, told};
 use crate::{
     availability::{Availability, availability},
     history::History,
@@ -10,15 +11,14 @@ pub(super) struct Summary<'c> {
     pub checks: &'c [Check],
     pub verdict: Verdict,
     pub availability: Availability,
-    /// A violation that names operations, and the check that found it.
-    pub shown: Option<(&'c Check, &'c Violation)>,
+    /// Of each check, the first violation that names operations.
+    pub contradictions: Vec<(&'c Check, &'c Violation)>,
+    /// Of each check, the first violation that names a watch.
+    pub told: Vec<(&'c Check, &'c Violation, Told)>,
 }
 
 impl<'c> Summary<'c> {
     pub fn new(history: &History, checks: &'c [Check]) -> Summary<'c> {
-        let violations = checks
-            .iter()
-            .flat_map(|check| check.violations.iter().map(move |found| (check, found)));
         let fits = |found: &Violation| {
             let known = |index: &usize| *index < history.operations.len();
             !found.operations.is_empty() && found.operations.iter().all(known)
@@ -27,7 +27,10 @@ impl<'c> Summary<'c> {
             checks,
             verdict: overall(checks),
             availability: availability(history),
-            shown: violations.clone().find(|(_, found)| fits(found)),
+            contradictions: first_of_each(checks, |found| fits(found).then_some(()))
+                .map(|(check, found, ())| (check, found))
+                .collect(),
+            told: first_of_each(checks, |found| told(history, found)).collect(),
         }
     }
 
@@ -76,6 +79,16 @@ impl<'c> Summary<'c> {
             ),
         ]
     }
+}
+
+fn first_of_each<'c, T>(
+    checks: &'c [Check],
+    show: impl Fn(&Violation) -> Option<T>,
+) -> impl Iterator<Item = (&'c Check, &'c Violation, T)> {
+    checks.iter().filter_map(move |check| {
+        let shown = |found: &'c Violation| Some((check, found, show(found)?));
+        check.violations.iter().find_map(shown)
+    })
 }
 
 fn or_none(text: Option<String>) -> String {

@@ -3,8 +3,12 @@
 use super::{
     escape::markdown,
     summary::{Summary, seconds},
+    told::{self, Told},
 };
-use crate::history::History;
+use crate::{
+    history::History,
+    verdict::{Check, Violation},
+};
 
 pub(super) fn text(history: &History, summary: &Summary<'_>, command: &str) -> String {
     let mut text = format!("# Run {}: {}\n\n", history.seed, summary.verdict_word());
@@ -25,7 +29,12 @@ pub(super) fn text(history: &History, summary: &Summary<'_>, command: &str) -> S
         &checks(summary),
     ));
     violations(summary, &mut text);
-    contradiction(history, summary, &mut text);
+    for (check, violation) in &summary.contradictions {
+        contradiction(history, check, violation, &mut text);
+    }
+    for (check, violation, told) in &summary.told {
+        told_beside_committed(check, violation, told, &mut text);
+    }
     text.push_str("\n## Operations by outcome\n\n");
     text.push_str(&table(
         &["operation", "done", "not applied", "unknown"],
@@ -49,7 +58,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 fn checks(summary: &Summary<'_>) -> Vec<Vec<String>> {
-    let row = |check: &crate::verdict::Check| {
+    let row = |check: &Check| {
         let violations = check.violations.len() as u64 + check.more_violations;
         vec![
             check.name.clone(),
@@ -73,10 +82,7 @@ fn violations(summary: &Summary<'_>, text: &mut String) {
     }
 }
 
-fn contradiction(history: &History, summary: &Summary<'_>, text: &mut String) {
-    let Some((check, violation)) = summary.shown else {
-        return;
-    };
+fn contradiction(history: &History, check: &Check, violation: &Violation, text: &mut String) {
     text.push_str(&format!(
         "\n## What contradicts itself ({})\n\n",
         markdown(&check.name)
@@ -92,6 +98,17 @@ fn contradiction(history: &History, summary: &Summary<'_>, text: &mut String) {
     });
     let head = ["operation", "called (µs)", "returned (µs)", "what"];
     text.push_str(&table(&head, &rows.collect::<Vec<_>>()));
+}
+
+fn told_beside_committed(check: &Check, violation: &Violation, told: &Told, text: &mut String) {
+    text.push_str(&format!(
+        "\n## What was told and what was committed ({})\n\n{}\n\n{}\n\n",
+        markdown(&check.name),
+        markdown(violation),
+        markdown(&told.watch)
+    ));
+    let head = told::HEAD.map(|name| name.trim_start_matches('#'));
+    text.push_str(&table(&head, &told.rows));
 }
 
 fn outcomes(summary: &Summary<'_>) -> Vec<Vec<String>> {

@@ -2,7 +2,7 @@
 
 use barque_checks::{
     History, check_all,
-    history::{Answer, Outcome, Request},
+    history::{Answer, Outcome, Request, WatchKind},
     report::{html, markdown},
 };
 
@@ -48,6 +48,25 @@ fn a_failure_is_shown_with_its_operations() {
     ] {
         assert!(text.contains(shown), "{shown} is not in the text");
     }
+}
+
+/// The first watch was told nothing of the first event that it should have been told of.
+#[test]
+fn what_a_watch_was_told_is_shown_beside_what_was_committed() {
+    let mut history = Traffic::default().history();
+    let is_told = |kind: &WatchKind| matches!(kind, WatchKind::Events { .. });
+    let watch = history
+        .watches
+        .iter_mut()
+        .find(|watch| watch.responses.iter().filter(|told| is_told(&told.kind)).count() > 2)
+        .expect("a watch with events");
+    let first = watch.responses.iter().position(|told| is_told(&told.kind));
+    watch.responses.remove(first.expect("one of these"));
+    let checks = check_all(&history);
+    let heading = "What was told and what was committed (watches)";
+    assert!(html(&history, &checks, COMMAND).contains(heading));
+    let text = markdown(&history, &checks, COMMAND);
+    assert!(text.contains(heading) && text.contains("| revision | committed | told | told at (µs) |"));
 }
 
 #[test]
