@@ -1,4 +1,4 @@
-//! What is wrong with one field of an object, in kube-apiserver's words.
+//! What is wrong with one field of an object, in kube-apiserver's words; and how much of it is looked for.
 
 use std::fmt;
 
@@ -117,6 +117,25 @@ impl FieldError {
     }
 }
 
+/// So many problems of one object are told. Nobody reads more, and a request can be made of nothing else: a
+/// million empty containers have millions of problems, each many times as long as what it complains about.
+pub const MAX_ERRORS: usize = 100;
+
+/// Checks `items`, with their positions, until more than [`MAX_ERRORS`] problems are found. Every list and map
+/// that a client fills is checked through this, so that the problems of an object are bounded.
+pub fn check_each<T>(
+    items: impl IntoIterator<Item = T>,
+    errors: &mut Vec<FieldError>,
+    mut check: impl FnMut(usize, T, &mut Vec<FieldError>),
+) {
+    for (i, item) in items.into_iter().enumerate() {
+        if errors.len() > MAX_ERRORS {
+            break;
+        }
+        check(i, item, errors);
+    }
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.body())
@@ -146,5 +165,20 @@ mod tests {
             FieldError::duplicate("spec.ports[1].name", "a"),
             "spec.ports[1].name: Duplicate value: \"a\"",
         );
+    }
+
+    #[test]
+    fn one_problem_more_than_is_told_is_looked_for() {
+        let mut errors = vec![FieldError::required("spec", "")];
+        let mut checked = 0;
+        check_each(0..1_000_000, &mut errors, |i, item, errors| {
+            assert_eq!(i, item);
+            checked += 1;
+            if item % 2 == 1 {
+                errors.push(FieldError::required(format!("spec[{i}]"), ""));
+            }
+        });
+        assert_eq!((errors.len(), checked), (MAX_ERRORS + 1, 2 * MAX_ERRORS));
+        check_each(["a"], &mut errors, |_, _, _| panic!("there are enough"));
     }
 }

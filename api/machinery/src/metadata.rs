@@ -1,9 +1,14 @@
 //! `metadata` of an object held as JSON: reading it, and validating what every object has.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{field_error::FieldError, name};
+use crate::{
+    field_error::{FieldError, check_each},
+    name,
+};
 
 /// A borrowed look at an object's metadata; absent fields read as empty.
 #[derive(Clone, Copy)]
@@ -148,11 +153,11 @@ pub fn validate(object: &Value, namespaced: bool, name_check: fn(&str) -> Option
     validate_labels("metadata.labels", &object["metadata"]["labels"], &mut errors);
     validate_annotations(&object["metadata"]["annotations"], &mut errors);
     validate_owners(meta, &mut errors);
-    for finalizer in meta.finalizers() {
+    check_each(meta.finalizers(), &mut errors, |_, finalizer, errors| {
         if let Some(problem) = name::qualified_name(finalizer) {
             errors.push(FieldError::invalid("metadata.finalizers", finalizer, problem));
         }
-    }
+    });
     errors
 }
 
@@ -172,7 +177,8 @@ fn validate_name(meta: Meta<'_>, name_check: fn(&str) -> Option<String>, errors:
 
 /// Checks a map of labels at `field`.
 pub fn validate_labels(field: &str, labels: &Value, errors: &mut Vec<FieldError>) {
-    for (key, value) in labels.as_object().into_iter().flatten() {
+    let labels = labels.as_object().into_iter().flatten();
+    check_each(labels, errors, |_, (key, value), errors| {
         if let Some(problem) = name::qualified_name(key) {
             errors.push(FieldError::invalid(field, key.as_str(), problem));
         }
@@ -180,26 +186,26 @@ pub fn validate_labels(field: &str, labels: &Value, errors: &mut Vec<FieldError>
         if let Some(problem) = name::label_value(value) {
             errors.push(FieldError::invalid(field, value, problem));
         }
-    }
+    });
 }
 
 fn validate_annotations(annotations: &Value, errors: &mut Vec<FieldError>) {
     const MAX_BYTES: usize = 256 * 1024;
     let mut total = 0;
-    for (key, value) in annotations.as_object().into_iter().flatten() {
+    let annotations = annotations.as_object().into_iter().flatten();
+    check_each(annotations, errors, |_, (key, value), errors| {
         if let Some(problem) = name::qualified_name(&key.to_lowercase()) {
             errors.push(FieldError::invalid("metadata.annotations", key.as_str(), problem));
         }
         total += key.len() + value.as_str().map_or(0, str::len);
-    }
+    });
     if total > MAX_BYTES {
         errors.push(FieldError::too_long("metadata.annotations", MAX_BYTES));
     }
 }
 
 fn validate_owners(meta: Meta<'_>, errors: &mut Vec<FieldError>) {
-    let mut controllers = 0;
-    for (i, owner) in meta.owners().enumerate() {
+    check_each(meta.owners(), errors, |i, owner, errors| {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().unwrap_or_default().is_empty() {
                 errors.push(FieldError::invalid(
@@ -209,9 +215,9 @@ fn validate_owners(meta: Meta<'_>, errors: &mut Vec<FieldError>) {
                 ));
             }
         }
-        controllers += i32::from(owner["controller"] == json!(true));
-    }
-    if controllers > 1 {
+    });
+    let is_controller = |owner: &&Value| owner["controller"] == Value::Bool(true);
+    if meta.owners().filter(is_controller).nth(1).is_some() {
         errors.push(FieldError::invalid(
             "metadata.ownerReferences",
             meta.0["ownerReferences"].clone(),
@@ -234,13 +240,14 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         }
     }
     if Meta::of(old).is_deleting() {
-        let old_ones: Vec<&str> = Meta::of(old).finalizers().collect();
-        for finalizer in Meta::of(new).finalizers().filter(|f| !old_ones.contains(f)) {
+        let old_ones: HashSet<&str> = Meta::of(old).finalizers().collect();
+        let added = Meta::of(new).finalizers().filter(|f| !old_ones.contains(f));
+        check_each(added, &mut errors, |_, finalizer, errors| {
             errors.push(FieldError::forbidden(
                 "metadata.finalizers",
                 format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{finalizer:?}}}"),
             ));
-        }
+        });
     }
     errors
 }
@@ -248,6 +255,7 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::field_error::MAX_ERRORS;
 
     #[test]
     fn validates() {
@@ -273,6 +281,58 @@ mod tests {
             json!({"name": "a", "namespace": "b", "finalizers": ["!"]}),
             &["metadata.finalizers"],
         );
+    }
+
+    #[test]
+    fn only_one_owner_controls() {
+        let owner = |uid: usize, controller: bool| json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": uid.to_string(), "controller": controller});
+        let check = |owners: Vec<Value>, expect: &[&str]| {
+            let object = json!({"metadata": {"name": "a", "namespace": "b", "ownerReferences": owners}});
+            let errors = validate(&object, true, name::dns1123_subdomain);
+            let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
+            assert_eq!(fields, expect, "{object}");
+        };
+        check(vec![owner(1, false), owner(2, true), owner(3, false)], &[]);
+        check(
+            vec![owner(1, true), owner(2, true)],
+            &["metadata.ownerReferences"],
+        );
+    }
+
+    #[test]
+    fn an_object_being_deleted_gets_no_new_finalizers() {
+        const EACH: usize = 200_000;
+        let deleting = |finalizers: std::ops::Range<usize>| {
+            let finalizers: Vec<String> = finalizers.map(|n| format!("x.io/{n}")).collect();
+            json!({"metadata": {"name": "a", "deletionTimestamp": "t", "finalizers": finalizers}})
+        };
+        let stored = deleting(0..EACH);
+        assert_eq!(validate_update(&deleting(1..EACH), &stored), []);
+        let errors = validate_update(&deleting(1..EACH + 2), &stored);
+        let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
+        assert_eq!(fields, ["metadata.finalizers"; 2]);
+        assert!(
+            errors[0].to_string().contains("[]string{\"x.io/200000\"}"),
+            "{}",
+            errors[0]
+        );
+    }
+
+    #[test]
+    fn the_problems_of_metadata_are_bounded() {
+        const EACH: usize = 100_000;
+        let map: Map<String, Value> = (0..EACH).map(|n| (format!("{n}/"), json!("-"))).collect();
+        let cases = [
+            json!({"labels": map}),
+            json!({"annotations": map}),
+            json!({"finalizers": vec!["!"; EACH]}),
+            json!({"ownerReferences": vec![json!({}); EACH]}),
+            json!({"labels": map, "annotations": map, "ownerReferences": vec![json!({}); EACH]}),
+        ];
+        for metadata in cases {
+            let errors = validate(&json!({ "metadata": metadata }), true, name::dns1123_subdomain).len();
+            assert!((MAX_ERRORS + 1..MAX_ERRORS + 10).contains(&errors), "{errors}");
+        }
     }
 
     #[test]

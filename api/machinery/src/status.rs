@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    field_error::FieldError,
+    field_error::{FieldError, MAX_ERRORS},
     gvk::{GroupKind, GroupResource},
 };
 
@@ -53,6 +53,8 @@ pub const CONTINUE_TOO_OLD: &str = "The provided continue parameter is too old t
      retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - \
      objects that were created, modified, or deleted between the time the first chunk was returned and now may \
      show up in the list.";
+
+const MORE_ERRORS: &str = "and more errors, which are not listed";
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
@@ -106,23 +108,32 @@ impl Status {
         .about(resource, name)
     }
 
+    /// Of very many errors the first ones, and that there are more.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
-        let texts: Vec<String> = errors.iter().map(|e| e.to_string()).collect();
+        let told = &errors[..errors.len().min(MAX_ERRORS)];
+        let more = (told.len() < errors.len()).then_some(MORE_ERRORS);
+        let mut texts: Vec<String> = told.iter().map(|e| e.to_string()).collect();
+        texts.extend(more.map(String::from));
         let text = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
         let mut status = Self::new(422, "Invalid", format!("{kind} {name:?} is invalid: {text}"));
-        let causes = errors.iter().map(|e| StatusCause {
+        let causes = told.iter().map(|e| StatusCause {
             reason: e.reason().into(),
             message: e.body(),
             field: e.field.clone(),
+        });
+        let unlisted = more.map(|text| StatusCause {
+            reason: String::new(),
+            message: text.into(),
+            field: String::new(),
         });
         status.details = Some(Box::new(StatusDetails {
             name: name.into(),
             group: kind.group.clone(),
             kind: kind.kind.clone(),
-            causes: causes.collect(),
+            causes: causes.chain(unlisted).collect(),
             ..Default::default()
         }));
         status
@@ -241,6 +252,27 @@ impl Status {
         status.retry_after(1)
     }
 
+    /// An update must name the version that it rests on. kube-apiserver names the resource here where it names the
+    /// kind otherwise, and writes the missing number in Go's notation of an unsigned one.
+    pub fn version_required(resource: &GroupResource, name: &str) -> Self {
+        const FIELD: &str = "metadata.resourceVersion";
+        const PROBLEM: &str = "Invalid value: 0x0: must be specified for an update";
+        let message = format!("{resource} {name:?} is invalid: {FIELD}: {PROBLEM}");
+        Self::new(422, "Invalid", message)
+            .about(resource, name)
+            .with_cause("FieldValueInvalid", PROBLEM, FIELD)
+    }
+
+    /// Adds to what a client may look for in the details.
+    pub fn with_cause(mut self, reason: &str, message: &str, field: &str) -> Self {
+        self.details.get_or_insert_default().causes.push(StatusCause {
+            reason: reason.into(),
+            message: message.into(),
+            field: field.into(),
+        });
+        self
+    }
+
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.details.get_or_insert_default().retry_after_seconds = Some(seconds);
         self
@@ -322,6 +354,13 @@ mod tests {
             "pods is forbidden: User \"x\" cannot list resource",
         );
         check(
+            Status::version_required(&GroupResource::new("coordination.k8s.io", "leases"), "x"),
+            422,
+            "Invalid",
+            "leases.coordination.k8s.io \"x\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be \
+             specified for an update",
+        );
+        check(
             Status::too_old_resource_version(3, 9),
             410,
             "Expired",
@@ -353,5 +392,33 @@ mod tests {
         let value = status.to_value();
         assert_eq!(value["details"]["causes"][1]["field"], "spec.b");
         assert_eq!(value["details"]["causes"][1]["message"], "Required value: needed");
+    }
+
+    #[test]
+    fn of_very_many_causes_the_first_are_listed() {
+        let kind = GroupKind {
+            group: String::new(),
+            kind: "Pod".into(),
+        };
+        let errors = |n: usize| -> Vec<FieldError> {
+            (0..n)
+                .map(|i| FieldError::required(format!("spec[{i}]"), ""))
+                .collect()
+        };
+        let check = |n: usize, last_text: &str, last_cause: Value| {
+            let status = Status::invalid(&kind, "x", &errors(n));
+            assert!(status.message.ends_with(last_text), "{status}");
+            let value = status.to_value();
+            let causes = value["details"]["causes"].as_array().expect("a list");
+            assert_eq!(causes.last(), Some(&last_cause));
+            causes.len()
+        };
+        let last_listed =
+            json!({"reason": "FieldValueRequired", "message": "Required value", "field": "spec[99]"});
+        assert_eq!(check(MAX_ERRORS, "spec[99]: Required value]", last_listed), 100);
+        let more = json!({"reason": "", "message": MORE_ERRORS});
+        let text = "spec[99]: Required value, and more errors, which are not listed]";
+        assert_eq!(check(MAX_ERRORS + 1, text, more.clone()), 101);
+        assert_eq!(check(1_000_000, text, more), 101);
     }
 }

@@ -1,6 +1,10 @@
-//! JSON patch, RFC 6902, with bounds: a short patch must not build a huge or bottomless object.
+//! JSON patch, RFC 6902, with bounds: a short patch must not build a huge or bottomless object, nor take
+//! minutes.
 
-use json_patch::{Patch, PatchErrorKind, PatchOperation};
+use json_patch::{
+    Patch, PatchErrorKind, PatchOperation,
+    jsonptr::{Pointer, index::Index},
+};
 use serde_json::{Map, Value};
 
 use super::{MAX_DEPTH, PatchError, depth};
@@ -9,13 +13,17 @@ use super::{MAX_DEPTH, PatchError, depth};
 pub const MAX_OPERATIONS: usize = 10_000;
 /// What all `copy` operations of one patch may copy together.
 const MAX_COPIED_BYTES: usize = 3 << 20;
+/// Values that all operations of one patch may look at or shift together. What sits behind an element that
+/// is inserted or removed is shifted; what is moved is looked at, to know how deep it nests. No useful patch
+/// comes near: this is a fraction of a second.
+const MAX_STEPS: usize = 64 << 20;
 
 pub(super) fn apply(object: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     let operations = parse(patch)?;
     let mut patched = object.clone();
-    let mut copied_bytes = 0;
+    let mut costs = Costs::default();
     for operation in &operations {
-        check_growth(&patched, operation, &mut copied_bytes)?;
+        costs.charge(&patched, operation)?;
         json_patch::patch(&mut patched, std::slice::from_ref(operation)).map_err(|error| {
             PatchError::Inapplicable(match error.kind {
                 PatchErrorKind::TestFailed => format!("testing path {:?} failed", error.path.to_string()),
@@ -71,30 +79,79 @@ fn cannot_unmarshal(value: &Value, target: &str) -> String {
     format!("json: cannot unmarshal {found} into Go value of type {target}")
 }
 
-fn check_growth(object: &Value, operation: &PatchOperation, copied: &mut usize) -> Result<(), PatchError> {
-    let (added, path) = match operation {
-        PatchOperation::Add(add) => (Some(&add.value), &add.path),
-        PatchOperation::Replace(replace) => (Some(&replace.value), &replace.path),
-        PatchOperation::Move(moved) => (moved.from.resolve(object).ok(), &moved.path),
-        PatchOperation::Copy(copy) => {
-            let source = copy.from.resolve(object).ok();
-            *copied += source.map_or(0, |source| source.to_string().len());
-            if *copied > MAX_COPIED_BYTES {
-                return Err(PatchError::Inapplicable(format!(
-                    "the copies of this patch exceed {MAX_COPIED_BYTES} bytes"
-                )));
+/// What the operations so far have taken. Each is a few bytes in the patch, whatever it moves.
+#[derive(Default)]
+struct Costs {
+    copied_bytes: usize,
+    steps: usize,
+}
+
+impl Costs {
+    /// Adds what `operation` will take; refuses it when that is too much.
+    fn charge(&mut self, object: &Value, operation: &PatchOperation) -> Result<(), PatchError> {
+        match operation {
+            PatchOperation::Add(add) => {
+                self.charge_shift(object, &add.path);
+                self.charge_nesting(&add.path, &add.value)?;
             }
-            (source, &copy.path)
+            PatchOperation::Replace(replace) => self.charge_nesting(&replace.path, &replace.value)?,
+            PatchOperation::Remove(remove) => self.charge_shift(object, &remove.path),
+            PatchOperation::Move(moved) => {
+                self.charge_shift(object, &moved.from);
+                self.charge_shift(object, &moved.path);
+                if let Ok(source) = moved.from.resolve(object) {
+                    self.charge_nesting(&moved.path, source)?;
+                }
+            }
+            PatchOperation::Copy(copy) => {
+                self.charge_shift(object, &copy.path);
+                if let Ok(source) = copy.from.resolve(object) {
+                    self.charge_copy(source)?;
+                    self.charge_nesting(&copy.path, source)?;
+                }
+            }
+            // Compared no further than the patch itself goes.
+            PatchOperation::Test(_) => {}
         }
-        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
-    };
-    let above = path.tokens().count();
-    if above + added.map_or(0, |value| depth(value, MAX_DEPTH + 1)) > MAX_DEPTH {
-        return Err(PatchError::Inapplicable(format!(
-            "the object would nest more than {MAX_DEPTH} levels deep"
-        )));
+        if self.steps > MAX_STEPS {
+            return Err(PatchError::Inapplicable(format!(
+                "the operations of this patch move more than {MAX_STEPS} values"
+            )));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// What is inserted or removed at `path` of a list shifts everything behind.
+    fn charge_shift(&mut self, object: &Value, path: &Pointer) {
+        let Some((parent, last)) = path.split_back() else {
+            return;
+        };
+        if let Ok(Value::Array(list)) = parent.resolve(object)
+            && let Ok(Index::Num(at)) = last.to_index()
+        {
+            self.steps += list.len().saturating_sub(at);
+        }
+    }
+
+    fn charge_copy(&mut self, source: &Value) -> Result<(), PatchError> {
+        self.copied_bytes += source.to_string().len();
+        if self.copied_bytes > MAX_COPIED_BYTES {
+            return Err(PatchError::Inapplicable(format!(
+                "the copies of this patch exceed {MAX_COPIED_BYTES} bytes"
+            )));
+        }
+        Ok(())
+    }
+
+    fn charge_nesting(&mut self, path: &Pointer, added: &Value) -> Result<(), PatchError> {
+        let above = path.tokens().count();
+        if above + depth(added, MAX_DEPTH + 1, &mut self.steps) > MAX_DEPTH {
+            return Err(PatchError::Inapplicable(format!(
+                "the object would nest more than {MAX_DEPTH} levels deep"
+            )));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -188,5 +245,31 @@ mod tests {
         assert!(
             matches!(patched(json!({}), nesting), Err(PatchError::Inapplicable(text)) if text.contains("deep"))
         );
+    }
+
+    #[test]
+    fn what_operations_shift_and_move_is_bounded() {
+        let object = || json!({"list": vec![0; 100_000], "tree": {"big": vec![1; 100_000]}});
+        let times = |n: usize, operations: &[Value]| Value::from(vec![operations; n].concat());
+        let add = json!({"op": "add", "path": "/list/0", "value": 2});
+        let append = json!({"op": "add", "path": "/list/-", "value": 2});
+        let remove = json!({"op": "remove", "path": "/list/0"});
+        let there = json!({"op": "move", "from": "/tree", "path": "/other"});
+        let back = json!({"op": "move", "from": "/other", "path": "/tree"});
+
+        let at_most = patched(object(), times(MAX_OPERATIONS, std::slice::from_ref(&append)));
+        assert_eq!(
+            at_most.map(|o| o["list"].as_array().map(Vec::len)),
+            Ok(Some(110_000))
+        );
+        let fewer = times(100, &[add.clone(), remove.clone(), there.clone(), back.clone()]);
+        assert_eq!(patched(object(), fewer), Ok(object()));
+        for operations in [vec![add.clone()], vec![add, remove], vec![there, back]] {
+            let too_much = times(MAX_OPERATIONS / operations.len(), &operations);
+            assert!(
+                matches!(patched(object(), too_much), Err(PatchError::Inapplicable(text)) if text.contains("values")),
+                "{operations:?}"
+            );
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing here validates the result: that is for whoever stores it.
 
 mod directives;
+mod index;
 mod json_patch;
 mod merge_patch;
 mod order;
@@ -115,11 +116,13 @@ impl From<PatchError> for Status {
 /// Objects nest less deeply than this, or they could not be read back.
 const MAX_DEPTH: usize = 120;
 
-/// How deeply arrays and objects nest in `value`: 0 for a scalar. Stops counting beyond the limit.
-fn depth(value: &Value, limit: usize) -> usize {
-    let deepest = |values: &mut dyn Iterator<Item = &Value>| {
+/// How deeply arrays and objects nest in `value`: 0 for a scalar. Stops counting beyond the limit. Adds to
+/// `visited` how many values were looked at.
+fn depth(value: &Value, limit: usize, visited: &mut usize) -> usize {
+    *visited += 1;
+    let mut deepest = |values: &mut dyn Iterator<Item = &Value>| {
         1 + values
-            .map(|value| depth(value, limit.saturating_sub(1)))
+            .map(|value| depth(value, limit.saturating_sub(1), visited))
             .max()
             .unwrap_or(0)
     };

@@ -3,25 +3,20 @@
 
 use serde_json::Value;
 
-use super::PatchError;
+use super::{PatchError, index::Index};
 
 /// How elements of a list are told apart: by a field, or (primitives) by themselves.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Identity<'k> {
-    pub merge_key: Option<&'k str>,
+pub(super) struct Identity {
+    pub merge_key: Option<&'static str>,
 }
 
-impl Identity<'_> {
+impl Identity {
     pub fn of<'v>(&self, element: &'v Value) -> Option<&'v Value> {
         match self.merge_key {
             Some(key) => element.get(key),
             None => Some(element),
         }
-    }
-
-    pub fn position(&self, list: &[Value], element: &Value) -> Option<usize> {
-        let identity = self.of(element)?;
-        list.iter().position(|other| self.of(other) == Some(identity))
     }
 
     /// Every element must be one that can be told apart.
@@ -59,23 +54,24 @@ pub(super) fn arrange(
     merged: Vec<Value>,
     patch_order: &[Value],
     live_order: &[Value],
-    identity: Identity<'_>,
+    identity: Identity,
 ) -> Result<Vec<Value>, PatchError> {
     for list in [&merged[..], patch_order, live_order] {
         identity.check(list)?;
     }
-    let by = |list: &[Value], element: &Value| identity.position(list, element).unwrap_or(usize::MAX);
+    let (patch_index, live_index) = (Index::of(patch_order, identity), Index::of(live_order, identity));
+    let live_place = |element: &Value| live_index.position(element).unwrap_or(usize::MAX);
     let (mut patched, mut others): (Vec<_>, Vec<_>) = merged
         .into_iter()
-        .partition(|element| identity.position(patch_order, element).is_some());
-    patched.sort_by_key(|element| by(patch_order, element));
-    others.sort_by_key(|element| by(live_order, element));
+        .partition(|element| patch_index.position(element).is_some());
+    patched.sort_by_cached_key(|element| patch_index.position(element));
+    others.sort_by_cached_key(live_place);
 
     let mut arranged = Vec::with_capacity(patched.len() + others.len());
     let mut others = others.into_iter().peekable();
     for element in patched {
-        if let Some(place) = identity.position(live_order, &element) {
-            while let Some(other) = others.next_if(|other| by(live_order, other) < place) {
+        if let Some(place) = live_index.position(&element) {
+            while let Some(other) = others.next_if(|other| live_place(other) < place) {
                 arranged.push(other);
             }
         }

@@ -4,11 +4,14 @@
 //! first, then every other field is merged by the schema. A patch consists of JSON only, so whatever is left
 //! of its directives where there is nothing to merge is dropped, as decoding into typed objects would.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{
     PatchError,
     directives::{self, DELETE_FROM, PATCH, RETAIN_KEYS, SET_ORDER},
+    index::Index,
     order::{Identity, arrange, no_merge_key, type_of},
     schema::{Field, Schema},
 };
@@ -94,7 +97,8 @@ fn retain_keys(original: &mut Fields, patch: &mut Fields) -> Result<(), PatchErr
     let Value::Array(retained) = directive else {
         return Err(bad_format());
     };
-    let is_retained = |key: &str| retained.iter().any(|name| name == key);
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let is_retained = |key: &str| retained.contains(key);
     if patch
         .iter()
         .any(|(key, value)| !value.is_null() && !directives::is_directive(key) && !is_retained(key))
@@ -167,7 +171,7 @@ fn take_list(fields: &mut Fields, field: &str) -> Result<Option<Vec<Value>>, Pat
 }
 
 /// The patch's elements, deletions aside, must be part of the order, and in the same order.
-fn check_order(patched: &[Value], order: &[Value], identity: Identity<'_>) -> Result<(), PatchError> {
+fn check_order(patched: &[Value], order: &[Value], identity: Identity) -> Result<(), PatchError> {
     if patched.is_empty() || order.is_empty() {
         return Ok(());
     }
@@ -201,6 +205,7 @@ fn delete_from_list(original: &mut Fields, directive: &str, values: Value) -> Re
         return Err(bad_format());
     };
     if let Some(Value::Array(list)) = original.get_mut(field) {
+        let values: HashSet<&Value> = values.iter().collect();
         list.retain(|element| !values.contains(element));
     }
     Ok(())
@@ -231,12 +236,13 @@ fn merge_set(live: Vec<Value>, patch: Vec<Value>) -> Result<Vec<Value>, PatchErr
             "cannot merge lists without merge key for type map".into(),
         ));
     }
-    let mut merged: Vec<Value> = Vec::with_capacity(live.len() + patch.len());
-    for element in live.iter().chain(&patch) {
-        if !merged.contains(element) {
-            merged.push(element.clone());
-        }
-    }
+    let mut seen = HashSet::with_capacity(live.len() + patch.len());
+    let merged = live
+        .iter()
+        .chain(&patch)
+        .filter(|element| seen.insert(*element))
+        .cloned()
+        .collect();
     arrange(merged, &patch, &live, Identity { merge_key: None })
 }
 
@@ -256,17 +262,20 @@ fn merge_list_by(
         .into_iter()
         .partition(|element| element.get(PATCH).is_some());
     let mut replace = false;
-    for element in directed {
+    let mut deleted = HashSet::new();
+    for element in &directed {
         match element[PATCH].as_str() {
-            Some("delete") if element.get(key).is_none() => return Err(no_merge_key(&element, key)),
-            Some("delete") => live.retain(|other| identity.of(other) != identity.of(&element)),
+            Some("delete") => {
+                let name = identity.of(element).ok_or_else(|| no_merge_key(element, key))?;
+                deleted.insert(name);
+            }
             Some("replace") => replace = true,
             Some("merge") => {
                 return Err(PatchError::Unmergeable(
                     "merging lists cannot yet be specified in the patch".into(),
                 ));
             }
-            _ => return Err(bad_patch_type(&element[PATCH], &element)),
+            _ => return Err(bad_patch_type(&element[PATCH], element)),
         }
     }
     identity.check(&patch)?;
@@ -276,17 +285,23 @@ fn merge_list_by(
             .filter_map(directives::without_directives)
             .collect());
     }
+    live.retain(|element| identity.of(element).is_none_or(|name| !deleted.contains(name)));
     let live_order = live.clone();
     let patch_order = patch.clone();
-    for element in patch {
-        match (identity.position(&live, &element), element) {
+    let mut index = Index::of(&live_order, identity);
+    for (element, given) in patch.into_iter().zip(&patch_order) {
+        match (index.position(given), element) {
             (Some(at), Value::Object(element)) => {
                 let Value::Object(old) = live[at].take() else {
                     unreachable!("checked above to be an object")
                 };
                 live[at] = Value::Object(merge_object(old, element, schema)?);
             }
-            (_, element) => live.extend(directives::without_directives(element)),
+            (_, element) => {
+                // The patch may name it again, and then means this one.
+                index.add(given, live.len());
+                live.extend(directives::without_directives(element));
+            }
         }
     }
     arrange(live, &patch_order, &live_order, identity)

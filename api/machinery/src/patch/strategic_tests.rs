@@ -368,6 +368,112 @@ fn what_is_no_object_is_malformed() {
     }
 }
 
+/// Names with a number in each, from those in `numbers`.
+fn names(prefix: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|n| format!("{prefix}{n}")).collect()
+}
+
+// Lists of these sizes fit into one request. Searched element by element, they take a computer minutes.
+
+#[test]
+fn large_sets_merge() {
+    const EACH: usize = 200_000;
+    let live = names("a", 0..EACH);
+    let mut patch = names("b", 0..EACH);
+    // Both have the last one, and the patch has it twice.
+    patch.extend([live[EACH - 1].clone(), live[EACH - 1].clone()]);
+    let object = json!({"metadata": {"finalizers": live}});
+    let merged = patch_as("", "Pod", &object, &json!({"metadata": {"finalizers": patch}}));
+    // What the patch has goes first; what only the object has precedes what it preceded there.
+    let expected = [names("b", 0..EACH), names("a", 0..EACH)].concat();
+    assert!(merged == Ok(json!({"metadata": {"finalizers": expected}})));
+
+    let deletion = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": names("a", 1..EACH)}});
+    let left = patch_as("", "Pod", &object, &deletion);
+    assert!(left == Ok(json!({"metadata": {"finalizers": ["a0"]}})));
+}
+
+#[test]
+fn large_keyed_lists_merge() {
+    const EACH: usize = 100_000;
+    let ports = |numbers: std::ops::Range<usize>, field: &str| -> Vec<Value> {
+        numbers.map(|n| json!({"port": n, field: n})).collect()
+    };
+    let service = |ports: Vec<Value>| json!({"spec": {"ports": ports}});
+    let live = service(ports(0..EACH, "nodePort"));
+
+    let patch = service(ports(EACH / 2..EACH + EACH / 2, "targetPort"));
+    let both = (EACH / 2..EACH).map(|n| json!({"port": n, "nodePort": n, "targetPort": n}));
+    let expected = ports(0..EACH / 2, "nodePort")
+        .into_iter()
+        .chain(both)
+        .chain(ports(EACH..EACH + EACH / 2, "targetPort"))
+        .collect();
+    assert!(patch_as("", "Service", &live, &patch) == Ok(service(expected)));
+
+    let others = service(ports(EACH..2 * EACH, "nodePort"));
+    let expected = [ports(EACH..2 * EACH, "nodePort"), ports(0..EACH, "nodePort")].concat();
+    assert!(patch_as("", "Service", &live, &others) == Ok(service(expected)));
+
+    let deletions = (1..EACH).map(|n| json!({"port": n, "$patch": "delete"}));
+    let left = patch_as("", "Service", &live, &service(deletions.collect()));
+    assert!(left == Ok(service(ports(0..1, "nodePort"))));
+
+    let order: Vec<Value> = (0..EACH).rev().map(|n| json!({"port": n})).collect();
+    let reversed = patch_as(
+        "",
+        "Service",
+        &live,
+        &json!({"spec": {"$setElementOrder/ports": order}}),
+    );
+    let expected = ports(0..EACH, "nodePort").into_iter().rev().collect();
+    assert!(reversed == Ok(service(expected)));
+}
+
+#[test]
+fn many_retained_keys() {
+    const EACH: usize = 100_000;
+    let labels = |numbers: std::ops::Range<usize>| -> Value {
+        names("k", numbers)
+            .into_iter()
+            .map(|name| (name, json!("v")))
+            .collect()
+    };
+    let mut patch = labels(EACH..2 * EACH);
+    patch["$retainKeys"] = json!(names("k", 1..2 * EACH));
+    let kept = patch_as(
+        "",
+        "Pod",
+        &json!({"metadata": {"labels": labels(0..EACH)}}),
+        &json!({"metadata": {"labels": patch}}),
+    );
+    assert!(kept == Ok(json!({"metadata": {"labels": labels(1..2 * EACH)}})));
+}
+
+#[test]
+fn elements_that_occur_more_than_once() {
+    // The first one is merged into, and all stay, side by side.
+    check(
+        POD,
+        pod(json!([{"name": "a", "image": "1"}, {"name": "b"}, {"name": "a", "image": "2"}])),
+        pod(json!([{"name": "a", "image": "3"}])),
+        pod(json!([{"name": "a", "image": "3"}, {"name": "a", "image": "2"}, {"name": "b"}])),
+    );
+    // What the patch names again is what it just added.
+    check(
+        POD,
+        pod(json!([{"name": "a"}])),
+        pod(json!([{"name": "b", "image": "1"}, {"name": "b", "args": ["x"]}])),
+        pod(json!([{"name": "b", "image": "1", "args": ["x"]}, {"name": "a"}])),
+    );
+    check(
+        POD,
+        pod(json!([{"name": "a", "image": "1"}, {"name": "b"}, {"name": "a", "image": "2"}])),
+        pod(json!([{"name": "a", "$patch": "delete"}, {"name": "a", "$patch": "delete"}])),
+        pod(json!([{"name": "b"}])),
+    );
+}
+
 type Containers = Vec<(String, Vec<(String, u8)>)>;
 
 /// Distinct container names, each with distinct variables.

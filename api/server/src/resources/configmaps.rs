@@ -1,7 +1,7 @@
 //! Config maps: keys are file names, and an immutable one stays as it is.
 
 use barque_machinery::{
-    field_error::{FieldError, IMMUTABLE},
+    field_error::{FieldError, IMMUTABLE, check_each},
     gvk::GroupVersion,
     name,
 };
@@ -33,7 +33,8 @@ impl Strategy for ConfigMaps {
     fn validate(&self, object: &Value, errors: &mut Vec<FieldError>) {
         let mut total = 0;
         for field in ["data", "binaryData"] {
-            for (key, value) in object[field].as_object().into_iter().flatten() {
+            let entries = object[field].as_object().into_iter().flatten();
+            check_each(entries, errors, |_, (key, value), errors| {
                 check_key(field, key, errors);
                 total += value.as_str().map_or(0, str::len);
                 if field == "binaryData" && !object["data"][key].is_null() {
@@ -44,7 +45,7 @@ impl Strategy for ConfigMaps {
                         detail,
                     ));
                 }
-            }
+            });
         }
         if total > MAX_DATA_BYTES {
             errors.push(FieldError::too_long("", MAX_DATA_BYTES));
@@ -76,5 +77,33 @@ pub fn check_immutable(new: &Value, old: &Value, fields: &[&str], errors: &mut V
     }
     for field in fields.iter().filter(|f| new.get(**f) != old.get(**f)) {
         errors.push(FieldError::forbidden(*field, why.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    fn problems(object: Value) -> Vec<String> {
+        let mut errors = Vec::new();
+        ConfigMaps.validate(&object, &mut errors);
+        errors.into_iter().map(|e| e.field).collect()
+    }
+
+    #[test]
+    fn keys_are_file_names_and_occur_once() {
+        let object = json!({"data": {"a": "1", "b c": "2"}, "binaryData": {"a": "eA==", "d": "eA=="}});
+        assert_eq!(problems(object), ["data[b c]", "binaryData[a]"]);
+        let large = json!({"data": {"a": "x".repeat(MAX_DATA_BYTES)}, "binaryData": {"b": "eA=="}});
+        assert_eq!(problems(large), [""]);
+    }
+
+    #[test]
+    fn problems_are_bounded() {
+        let data: Map<String, Value> = (0..100_000).map(|n| (format!("{n} "), json!(""))).collect();
+        let found = problems(json!({"data": data, "binaryData": data})).len();
+        assert!((101..110).contains(&found), "{found}");
     }
 }

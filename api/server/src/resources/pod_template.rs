@@ -1,6 +1,11 @@
 //! Pod specs, in pods and in templates: defaults and validation.
 
-use barque_machinery::{field_error::FieldError, name};
+use std::collections::HashSet;
+
+use barque_machinery::{
+    field_error::{FieldError, Problem, check_each},
+    metadata, name,
+};
 use serde_json::{Map, Value, json};
 
 use super::{default, items, object_at, objects_at, text};
@@ -23,7 +28,18 @@ pub fn set_defaults(spec: &mut Value) {
     objects_at(spec, "volumes").for_each(volume_defaults);
 }
 
+/// What is refused for want of its key is not filled in: very many of them, each empty in the request, would
+/// take a hundred times the request's memory.
+fn is_keyed(fields: &Map<String, Value>, key: &str) -> bool {
+    fields
+        .get(key)
+        .is_some_and(|value| !value.is_null() && value != "")
+}
+
 fn container_defaults(container: &mut Map<String, Value>) {
+    if !is_keyed(container, "name") {
+        return;
+    }
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
     let policy = if is_latest(image) {
         "Always"
@@ -43,7 +59,10 @@ fn container_defaults(container: &mut Map<String, Value>) {
         .into_iter()
         .flatten()
     {
-        if let Some(port) = port.as_object_mut() {
+        if let Some(port) = port
+            .as_object_mut()
+            .filter(|port| is_keyed(port, "containerPort"))
+        {
             default(port, "protocol", "TCP");
         }
     }
@@ -95,6 +114,9 @@ fn probe_defaults(probe: &mut Map<String, Value>) {
 }
 
 fn volume_defaults(volume: &mut Map<String, Value>) {
+    if !is_keyed(volume, "name") {
+        return;
+    }
     if volume.keys().all(|field| field == "name") {
         volume.insert("emptyDir".into(), json!({}));
     }
@@ -122,17 +144,16 @@ pub fn validate(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
     let volumes = validate_volumes(spec, path, errors);
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = HashSet::new();
     for list in CONTAINER_LISTS {
-        for (i, container) in items(spec, list).enumerate() {
+        check_each(items(spec, list), errors, |i, container, errors| {
             let path = format!("{path}.{list}[{i}]");
             validate_container(container, &path, &volumes, errors);
             let name = text(container, "name");
-            if names.contains(&name) && !name.is_empty() {
+            if !names.insert(name) && !name.is_empty() {
                 errors.push(FieldError::duplicate(format!("{path}.name"), name));
             }
-            names.push(name);
-        }
+        });
     }
     check_one_of(
         spec,
@@ -156,28 +177,24 @@ pub fn validate(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
             detail,
         ));
     }
-    barque_machinery::metadata::validate_labels(
-        &format!("{path}.nodeSelector"),
-        &spec["nodeSelector"],
-        errors,
-    );
+    metadata::validate_labels(&format!("{path}.nodeSelector"), &spec["nodeSelector"], errors);
 }
 
-fn validate_volumes<'v>(spec: &'v Value, path: &str, errors: &mut Vec<FieldError>) -> Vec<&'v str> {
-    let mut names = Vec::new();
-    for (i, volume) in items(spec, "volumes").enumerate() {
+/// Answers the volumes' names.
+fn validate_volumes<'v>(spec: &'v Value, path: &str, errors: &mut Vec<FieldError>) -> HashSet<&'v str> {
+    let mut names = HashSet::new();
+    check_each(items(spec, "volumes"), errors, |i, volume, errors| {
         let path = format!("{path}.volumes[{i}].name");
         let name = text(volume, "name");
         check_name(name, &path, errors);
-        if names.contains(&name) && !name.is_empty() {
+        if !names.insert(name) && !name.is_empty() {
             errors.push(FieldError::duplicate(path, name));
         }
-        names.push(name);
-    }
+    });
     names
 }
 
-fn validate_container(container: &Value, path: &str, volumes: &[&str], errors: &mut Vec<FieldError>) {
+fn validate_container(container: &Value, path: &str, volumes: &HashSet<&str>, errors: &mut Vec<FieldError>) {
     check_name(text(container, "name"), &format!("{path}.name"), errors);
     let image = text(container, "image");
     if image.is_empty() {
@@ -193,33 +210,39 @@ fn validate_container(container: &Value, path: &str, volumes: &[&str], errors: &
         &["Always", "IfNotPresent", "Never"],
         errors,
     );
-    for (i, port) in items(container, "ports").enumerate() {
-        let path = format!("{path}.ports[{i}]");
-        match &port["containerPort"] {
-            Value::Null => errors.push(FieldError::required(format!("{path}.containerPort"), "")),
-            number => check_port(number, &format!("{path}.containerPort"), errors),
-        }
-        check_one_of(port, &path, "protocol", &["SCTP", "TCP", "UDP"], errors);
-    }
-    for (i, mount) in items(container, "volumeMounts").enumerate() {
-        let path = format!("{path}.volumeMounts[{i}]");
-        let name = text(mount, "name");
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), ""));
-        } else if !volumes.contains(&name) {
-            errors.push(FieldError {
-                field: format!("{path}.name"),
-                problem: barque_machinery::field_error::Problem::NotFound(name.into()),
-            });
-        }
-        if text(mount, "mountPath").is_empty() {
-            errors.push(FieldError::required(format!("{path}.mountPath"), ""));
-        }
-    }
-    for (i, env) in items(container, "env").enumerate() {
+    check_each(items(container, "ports"), errors, |i, port, errors| {
+        validate_container_port(port, &format!("{path}.ports[{i}]"), errors);
+    });
+    check_each(items(container, "volumeMounts"), errors, |i, mount, errors| {
+        validate_mount(mount, &format!("{path}.volumeMounts[{i}]"), volumes, errors);
+    });
+    check_each(items(container, "env"), errors, |i, env, errors| {
         if text(env, "name").is_empty() {
             errors.push(FieldError::required(format!("{path}.env[{i}].name"), ""));
         }
+    });
+}
+
+fn validate_container_port(port: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    match &port["containerPort"] {
+        Value::Null => errors.push(FieldError::required(format!("{path}.containerPort"), "")),
+        number => check_port(number, &format!("{path}.containerPort"), errors),
+    }
+    check_one_of(port, path, "protocol", &["SCTP", "TCP", "UDP"], errors);
+}
+
+fn validate_mount(mount: &Value, path: &str, volumes: &HashSet<&str>, errors: &mut Vec<FieldError>) {
+    let name = text(mount, "name");
+    if name.is_empty() {
+        errors.push(FieldError::required(format!("{path}.name"), ""));
+    } else if !volumes.contains(name) {
+        errors.push(FieldError {
+            field: format!("{path}.name"),
+            problem: Problem::NotFound(name.into()),
+        });
+    }
+    if text(mount, "mountPath").is_empty() {
+        errors.push(FieldError::required(format!("{path}.mountPath"), ""));
     }
 }
 
@@ -307,5 +330,72 @@ mod tests {
             }),
             &["spec.containers[0].volumeMounts[0].name", "spec.restartPolicy"],
         );
+    }
+
+    fn problems(spec: &Value) -> Vec<String> {
+        let mut errors = Vec::new();
+        validate(spec, "spec", &mut errors);
+        errors.into_iter().map(|e| e.field).collect()
+    }
+
+    #[test]
+    fn names_are_found_among_very_many() {
+        const EACH: usize = 100_000;
+        let volume = |n: usize| json!({"name": format!("v{n}")});
+        let mount = |n: usize| json!({"name": format!("v{n}"), "mountPath": "/m"});
+        let container = |n: usize| json!({"name": format!("c{n}"), "image": "i"});
+        let mut spec = json!({
+            "volumes": (0..EACH).map(volume).collect::<Value>(),
+            "containers": (0..EACH).map(container).collect::<Value>(),
+            "initContainers": [{
+                "name": "i",
+                "image": "i",
+                "volumeMounts": (0..EACH).map(mount).collect::<Value>(),
+            }],
+        });
+        assert_eq!(problems(&spec), [""; 0]);
+        spec["volumes"][EACH - 1]["name"] = "v0".into();
+        spec["ephemeralContainers"] = json!([container(EACH - 1)]);
+        assert_eq!(
+            problems(&spec),
+            [
+                format!("spec.volumes[{}].name", EACH - 1),
+                format!("spec.initContainers[0].volumeMounts[{}].name", EACH - 1),
+                "spec.ephemeralContainers[0].name".into(),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_lacks_its_key_is_not_filled_in() {
+        let bare = json!({
+            "containers": [{}, {"name": ""}, {"name": "a", "ports": [{}], "image": "i:1"}],
+            "volumes": [{}, {"name": null}],
+        });
+        let mut spec = bare.clone();
+        set_defaults(&mut spec);
+        assert_eq!(spec["volumes"], bare["volumes"]);
+        assert_eq!(spec["containers"][0], bare["containers"][0]);
+        assert_eq!(spec["containers"][1], bare["containers"][1]);
+        assert_eq!(spec["containers"][2]["ports"], bare["containers"][2]["ports"]);
+        assert_eq!(spec["containers"][2]["imagePullPolicy"], "IfNotPresent");
+    }
+
+    #[test]
+    fn problems_are_bounded() {
+        let empty = || vec![json!({}); 500_000];
+        let container = |field: &str| json!({"containers": [{"name": "a", "image": "i", field: empty()}]});
+        for mut spec in [
+            json!({"containers": empty()}),
+            json!({"initContainers": empty(), "ephemeralContainers": empty()}),
+            json!({"volumes": empty(), "containers": empty()}),
+            container("ports"),
+            container("volumeMounts"),
+            container("env"),
+        ] {
+            set_defaults(&mut spec);
+            let found = problems(&spec).len();
+            assert!((101..120).contains(&found), "{found}");
+        }
     }
 }

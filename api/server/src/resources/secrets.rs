@@ -1,7 +1,7 @@
 //! Secrets: `stringData` is merged into `data`, the type is fixed, some types demand keys.
 
 use barque_machinery::{
-    field_error::{FieldError, IMMUTABLE},
+    field_error::{FieldError, IMMUTABLE, check_each},
     gvk::GroupVersion,
     name,
 };
@@ -60,7 +60,8 @@ impl Strategy for Secrets {
 
     fn validate(&self, object: &Value, errors: &mut Vec<FieldError>) {
         let mut total = 0;
-        for (key, value) in object["data"].as_object().into_iter().flatten() {
+        let entries = object["data"].as_object().into_iter().flatten();
+        check_each(entries, errors, |_, (key, value), errors| {
             check_key("data", key, errors);
             match STANDARD.decode(value.as_str().unwrap_or_default()) {
                 Ok(bytes) => total += bytes.len(),
@@ -70,7 +71,7 @@ impl Strategy for Secrets {
                     e.to_string(),
                 )),
             }
-        }
+        });
         if total > MAX_DATA_BYTES {
             errors.push(FieldError::too_long("data", MAX_DATA_BYTES));
         }
@@ -133,5 +134,14 @@ mod tests {
             json!({"type": "Opaque", "data": {"a b": "!"}}),
             &["data[a b]", "data[a b]"],
         );
+    }
+
+    #[test]
+    fn problems_are_bounded() {
+        let data: serde_json::Map<String, Value> =
+            (0..100_000).map(|n| (format!("{n} "), json!("!"))).collect();
+        let mut errors = Vec::new();
+        Secrets.validate(&json!({ "data": data }), &mut errors);
+        assert!((101..110).contains(&errors.len()), "{}", errors.len());
     }
 }

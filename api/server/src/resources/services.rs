@@ -1,8 +1,15 @@
 //! Services: cluster IPs and node ports are given out once each, as keys claimed in the service's transactions.
 
-use std::net::Ipv4Addr;
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 
-use barque_machinery::{field_error::FieldError, gvk::GroupVersion, name};
+use barque_machinery::{
+    field_error::{FieldError, check_each},
+    gvk::GroupVersion,
+    name,
+};
 use serde_json::{Map, Value, json};
 
 use super::{default, items, object_at, objects_at, pod_template, text};
@@ -24,7 +31,7 @@ pub static SERVICES: Resource = Resource {
     indexed: &[],
     name_check: name::dns1035_label,
     has_generation: false,
-    create_on_update: false,
+    create_on_update: true,
     expires: false,
     strategy: &Services,
 };
@@ -122,13 +129,12 @@ impl Strategy for Services {
                 taken: FieldError::invalid("spec.clusterIPs", json!([ip]), detail),
             });
         }
+        let mut claimed = HashSet::new();
         for (i, port) in items(spec, "ports").enumerate() {
             let number = port["nodePort"].as_i64().unwrap_or(0);
-            let key = format!(
-                "/registry/ranges/servicenodeports/{number}-{}",
-                text(port, "protocol")
-            );
-            if number != 0 && !claims.iter().any(|c| c.key == key) {
+            let protocol = text(port, "protocol");
+            if number != 0 && claimed.insert((number, protocol)) {
+                let key = format!("/registry/ranges/servicenodeports/{number}-{protocol}");
                 let field = format!("spec.ports[{i}].nodePort");
                 let taken = FieldError::invalid(field, number, "provided port is already allocated");
                 claims.push(Claim {
@@ -177,15 +183,17 @@ impl Strategy for Services {
 }
 
 fn port_defaults(port: &mut Map<String, Value>) {
-    default(port, "protocol", "TCP");
     let number = port.get("port").cloned().unwrap_or_default();
+    if number.is_null() {
+        // Refused soon; filled in, very many of them would take a multiple of the request's memory.
+        return;
+    }
+    default(port, "protocol", "TCP");
     let is_zero = port.get("targetPort").is_some_and(|t| t == 0);
     if is_zero {
         port.remove("targetPort");
     }
-    if !number.is_null() {
-        default(port, "targetPort", number);
-    }
+    default(port, "targetPort", number);
 }
 
 /// A port that says nothing keeps the node port that the same port had.
@@ -194,13 +202,14 @@ fn keep_node_ports(new: &mut Value, old: &Value) {
         objects_at(&mut new["spec"], "ports").for_each(|port| drop(port.remove("nodePort")));
         return;
     }
+    let mut old_ports = HashMap::new();
+    for port in items(&old["spec"], "ports") {
+        let same = (port.get("port"), port.get("protocol"));
+        old_ports.entry(same).or_insert(port.get("nodePort"));
+    }
     for port in objects_at(&mut new["spec"], "ports") {
-        let same =
-            |o: &&Value| o.get("port") == port.get("port") && o.get("protocol") == port.get("protocol");
-        let kept = items(&old["spec"], "ports")
-            .find(same)
-            .and_then(|o| o.get("nodePort"))
-            .cloned();
+        let same = (port.get("port"), port.get("protocol"));
+        let kept = old_ports.get(&same).copied().flatten().cloned();
         if let (None, Some(kept)) = (port.get("nodePort"), kept) {
             port.insert("nodePort".into(), kept);
         }
@@ -209,18 +218,18 @@ fn keep_node_ports(new: &mut Value, old: &Value) {
 
 fn validate_ports(spec: &Value, errors: &mut Vec<FieldError>) {
     let several = items(spec, "ports").count() > 1;
-    let mut names = Vec::new();
-    for (i, port) in items(spec, "ports").enumerate() {
+    let mut names = HashSet::new();
+    check_each(items(spec, "ports"), errors, |i, port, errors| {
         let path = format!("spec.ports[{i}]");
         let name = text(port, "name");
+        let is_new = names.insert(name);
         if name.is_empty() && several {
             errors.push(FieldError::required(format!("{path}.name"), ""));
         } else if let Some(problem) = name::dns1123_label(name).filter(|_| !name.is_empty()) {
             errors.push(FieldError::invalid(format!("{path}.name"), name, problem));
-        } else if !name.is_empty() && names.contains(&name) {
+        } else if !name.is_empty() && !is_new {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));
         }
-        names.push(name);
         pod_template::check_port(&port["port"], &format!("{path}.port"), errors);
         pod_template::check_one_of(port, &path, "protocol", &["SCTP", "TCP", "UDP"], errors);
         let node_port = port["nodePort"].as_i64().unwrap_or(0);
@@ -228,7 +237,7 @@ fn validate_ports(spec: &Value, errors: &mut Vec<FieldError>) {
             let detail = "provided port is not in the valid range. The range of valid ports is 30000-32767";
             errors.push(FieldError::invalid(format!("{path}.nodePort"), node_port, detail));
         }
-    }
+    });
 }
 
 /// An address of the service network, neither its first (the API's own service) nor its last.
@@ -297,6 +306,65 @@ mod tests {
         let mut errors = Vec::new();
         Services.validate_update(&new, &old, &mut errors);
         assert_eq!(errors, []);
+    }
+
+    #[test]
+    fn a_node_port_is_kept_by_number_and_protocol_and_claimed_once() {
+        let ports = json!([
+            {"port": 1, "protocol": "UDP", "nodePort": 30001},
+            {"port": 1, "protocol": "TCP", "nodePort": 30001},
+            {"port": 1, "protocol": "TCP", "nodePort": 30002},
+            {"port": 2},
+        ]);
+        let old = service(json!({"type": "NodePort", "clusterIP": "None", "ports": ports}));
+        let keys: Vec<_> = Services.claims(&old).into_iter().map(|c| c.key).collect();
+        let prefix = "/registry/ranges/servicenodeports";
+        assert_eq!(
+            keys,
+            [
+                format!("{prefix}/30001-UDP"),
+                format!("{prefix}/30001-TCP"),
+                format!("{prefix}/30002-TCP")
+            ]
+        );
+        let mut new = service(json!({"type": "NodePort", "ports": [
+            {"port": 2}, {"port": 1}, {"port": 1, "protocol": "SCTP"}, {"port": 1, "nodePort": 30009},
+        ]}));
+        Services.prepare_update(&mut new, &old);
+        let kept: Vec<&Value> = items(&new["spec"], "ports").map(|p| &p["nodePort"]).collect();
+        assert_eq!(kept, [&Value::Null, &json!(30001), &Value::Null, &json!(30009)]);
+    }
+
+    #[test]
+    fn many_ports_are_gone_through_once() {
+        const EACH: usize = 100_000;
+        let named = |n: usize| json!({"port": n, "name": format!("p{n}"), "nodePort": n});
+        let ports: Vec<Value> = (0..EACH).map(named).collect();
+        let old = service(json!({"type": "NodePort", "clusterIP": "None", "ports": ports}));
+        assert_eq!(Services.claims(&old).len(), EACH - 1, "all but port 0");
+        let bare: Vec<Value> = (0..EACH).map(|n| json!({"port": n})).collect();
+        let mut new = service(json!({"type": "NodePort", "ports": bare}));
+        Services.prepare_update(&mut new, &old);
+        assert_eq!(new["spec"]["ports"][EACH - 1]["nodePort"], EACH - 1);
+
+        let distinct = |n: usize| json!({"port": 1, "name": format!("p{n}")});
+        let mut ports: Vec<Value> = (0..EACH).map(distinct).collect();
+        ports.push(distinct(EACH - 1));
+        let mut errors = Vec::new();
+        Services.validate(&service(json!({"ports": ports})), &mut errors);
+        assert_eq!(
+            errors,
+            [FieldError::duplicate(
+                format!("spec.ports[{EACH}].name"),
+                format!("p{}", EACH - 1)
+            )]
+        );
+        errors.clear();
+        Services.validate(
+            &service(json!({"ports": vec![json!({}); 1_000_000]})),
+            &mut errors,
+        );
+        assert!((101..110).contains(&errors.len()), "{}", errors.len());
     }
 
     #[test]
