@@ -163,6 +163,8 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         const MAX_DUPLICATES: usize = 100;
+        // No key that is taken makes a path anywhere near as long.
+        const MAX_PATH_BYTES: usize = 16 << 10;
         let mut fields = Map::new();
         let here = self.path.len();
         while let Some(key) = map.next_key::<String>()? {
@@ -171,7 +173,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
             }
             self.path.push_str(&key);
             if fields.contains_key(&key) {
-                if self.duplicates.len() == MAX_DUPLICATES {
+                if self.duplicates.len() == MAX_DUPLICATES || self.path.len() > MAX_PATH_BYTES {
                     return Err(A::Error::custom("too many duplicate fields"));
                 }
                 self.duplicates.push(self.path.clone());
@@ -222,6 +224,9 @@ mod tests {
             Ok(json!({"a": 1, "b": ["c"]})),
         );
         check("application/json", "{} x", Err(400));
+        let long = "a".repeat(20_000);
+        let twice = format!(r#"{{"{long}":1,"{long}":2}}"#);
+        check("application/json", &twice, Err(400));
         check("application/json", "{", Err(400));
         check("application/yaml", "a: [", Err(400));
         let protobuf = "application/vnd.kubernetes.protobuf";
@@ -232,6 +237,8 @@ mod tests {
         check(protobuf, "{}", Err(400));
         check(protobuf, "k8s\0\n\x05\x12\x03Job", Err(415));
         check("application/cbor", "{}", Err(415));
-        check("application/json", &"[".repeat(10_000), Err(400));
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        check("application/json", &deep, Err(400));
+        check("application/yaml", &deep, Err(400));
     }
 }

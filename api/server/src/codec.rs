@@ -26,9 +26,18 @@ pub struct StoredRef<'a> {
     pub revision: i64,
 }
 
-/// Serialises an object for storage.
+/// How deeply objects and arrays may nest, the object itself included. Well below what the parser takes (127), so that
+/// whatever was stored can be read again, by clients too, who get it with more around it.
+pub const MAX_DEPTH: usize = 100;
+
+/// Serialises an object for storage. Every write comes through here, whatever form its body had.
 pub fn encode(object: &Value) -> Result<Encoded, Status> {
     OBJECTS_ENCODED.add(1);
+    if !is_within(object, MAX_DEPTH) {
+        return Err(Status::bad_request(format!(
+            "the object nests more than {MAX_DEPTH} levels deep"
+        )));
+    }
     let fields = object
         .as_object()
         .ok_or_else(|| Status::internal("an object that is no JSON object"))?;
@@ -112,6 +121,15 @@ fn unreadable(key: &[u8], why: &str) -> Status {
     ))
 }
 
+/// Whether nothing nests deeper than `levels`; looks no further than that.
+fn is_within(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|v| is_within(v, levels - 1)),
+        Value::Object(fields) => levels > 0 && fields.values().all(|v| is_within(v, levels - 1)),
+        _ => true,
+    }
+}
+
 /// Writes the fields but those in `without`; `true` when there was any.
 fn write_fields(
     out: &mut Vec<u8>,
@@ -187,6 +205,26 @@ mod tests {
         let out = spliced(stored(&encoded, 1_234_567_890_123)).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), object);
         assert_eq!(decode(stored(&encoded, 1_234_567_890_123)).unwrap(), object);
+    }
+
+    #[test]
+    fn what_is_stored_can_be_read_however_deep_it_is() {
+        // Two levels are the object's and its metadata's.
+        let nested = |levels: usize| {
+            let innermost = json!([]);
+            let value = (1..levels - 2).fold(innermost, |inner, i| match i % 2 {
+                0 => json!([inner]),
+                _ => json!({"f": inner}),
+            });
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "deep": value}})
+        };
+        let encoded = encode(&nested(MAX_DEPTH)).unwrap();
+        assert!(decode(stored(&encoded, 1)).is_ok());
+        let refused = encode(&nested(MAX_DEPTH + 1)).unwrap_err();
+        assert_eq!(
+            (refused.code, refused.message.as_str()),
+            (400, "the object nests more than 100 levels deep")
+        );
     }
 
     #[test]

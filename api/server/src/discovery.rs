@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     negotiate::{self, MediaType},
-    resource::{Resource, Subresource, VERBS},
+    resource::{Resource, Subresource},
     resources::RESOURCES,
     respond,
 };
@@ -142,7 +142,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
         "responseKind": response_kind(version.group, version.version, resource.kind),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular,
-        "verbs": VERBS,
+        "verbs": resource.verbs(),
     });
     for (field, list) in [
         ("shortNames", resource.short_names),
@@ -211,7 +211,7 @@ fn resource_list(group: &str, version: &str) -> Result<Response<Body>, Status> {
     for resource in RESOURCES.iter().filter(|r| r.group_version == served) {
         resources.push(json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
-            "kind": resource.kind, "verbs": VERBS, "shortNames": resource.short_names,
+            "kind": resource.kind, "verbs": resource.verbs(), "shortNames": resource.short_names,
             "categories": resource.categories,
         }));
         for subresource in resource.subresources {

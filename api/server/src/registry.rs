@@ -292,10 +292,13 @@ impl Registry {
                 "unable to create new content in namespace {} because it is being terminated",
                 place.namespace
             );
-            return Err(Status::forbidden(
-                &place.resource.group_resource(),
-                &place.name,
-                &why,
+            let resource = place.resource.group_resource();
+            let cause = format!("namespace {} is being terminated", place.namespace);
+            // Controllers look for the cause, and do not try again.
+            return Err(Status::forbidden(&resource, &place.name, &why).with_cause(
+                "NamespaceTerminating",
+                &cause,
+                "metadata.namespace",
             ));
         }
         Ok(Some((key, kv.mod_revision)))
@@ -625,10 +628,12 @@ pub fn remove(object: &mut Value, field: &str) {
     }
 }
 
-/// Refuses an update that rests on another version than the stored one.
+/// Refuses an update that rests on another version than the stored one, or on none where one must be named.
 pub fn check_version(place: &Place, new: &Value, stored: &Stored) -> Result<(), Status> {
+    let resource = place.resource;
     match Meta::of(new).resource_version() {
-        "" | "0" => Ok(()),
+        "" | "0" if resource.strategy.allows_unconditional_update() => Ok(()),
+        "" | "0" => Err(Status::version_required(&resource.group_resource(), &place.name)),
         version if version == stored.kv.mod_revision.0.to_string() => Ok(()),
         _ => Err(place.conflict(CONFLICT_TEXT)),
     }

@@ -58,8 +58,8 @@ impl Subresource {
     }
 }
 
-/// The verbs of every resource of the generic registry, as discovery lists them.
-pub const VERBS: [&str; 8] = [
+/// The verbs of the generic registry, in the order of discovery.
+const VERBS: [&str; 8] = [
     "create",
     "delete",
     "deletecollection",
@@ -114,6 +114,21 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Why the object of this name may never be deleted, whoever asks.
+    fn refuses_deletion(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether there is a delete of a whole collection.
+    fn deletes_collections(&self) -> bool {
+        true
+    }
+
+    /// Whether an update may leave out the version that it rests on, and then overwrites whatever is there.
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
+
     /// What a delete changes in an object that is kept.
     fn prepare_deletion(&self, _object: &mut Value) {}
 
@@ -141,6 +156,11 @@ impl Resource {
             group: self.group_version.group.into(),
             kind: self.kind.into(),
         }
+    }
+
+    pub fn verbs(&self) -> Vec<&'static str> {
+        let is_served = |verb: &&str| *verb != "deletecollection" || self.strategy.deletes_collections();
+        VERBS.into_iter().filter(is_served).collect()
     }
 
     pub fn has(&self, subresource: Subresource) -> bool {

@@ -26,8 +26,8 @@ pub fn decide(place: &Place, stored: &Stored, mut new: Value, part: Part) -> Res
     let resource = place.resource;
     check_identity(place, &new)?;
     registry::place_in_namespace(&mut new, &place.namespace)?;
-    registry::check_version(place, &new, stored)?;
     check_uid(place, &new, stored)?;
+    registry::check_version(place, &new, stored)?;
     let old = &stored.object;
     metadata::keep_system_fields(&mut new, old);
     let mut new = match part {
@@ -87,7 +87,16 @@ fn check_identity(place: &Place, new: &Value) -> Result<(), Status> {
 
 /// Refuses a write that is meant for another object of the same name.
 pub fn check_uid(place: &Place, new: &Value, stored: &Stored) -> Result<(), Status> {
-    let (asked, is) = (Meta::of(new).uid(), Meta::of(&stored.object).uid());
+    compare_uid(place, new, Meta::of(&stored.object).uid())
+}
+
+/// Refuses to create what is meant to change an object that is gone.
+pub fn check_uid_of_none(place: &Place, new: &Value) -> Result<(), Status> {
+    compare_uid(place, new, "")
+}
+
+fn compare_uid(place: &Place, new: &Value, is: &str) -> Result<(), Status> {
+    let asked = Meta::of(new).uid();
     if asked.is_empty() || asked == is {
         return Ok(());
     }

@@ -1,7 +1,8 @@
 //! Emptying deleted namespaces, then letting them go.
 //!
 //! Level-triggered: a change of a namespace that is being deleted, or below one, has it looked at again. Nothing
-//! can be created in one (see `registry`), so that what is found empty stays empty.
+//! can be created in one (see `registry`), so that what is found empty stays empty. An object that cannot be deleted
+//! keeps its own namespace, and is tried again after a while; everything else goes.
 
 use std::{collections::BTreeSet, future::poll_fn, sync::Arc};
 
@@ -11,7 +12,7 @@ use barque_store::{
     watch::{Subscriber, WatchSpec},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use super::Backoff;
@@ -38,45 +39,82 @@ pub async fn terminate_all(server: &Arc<Server>, fence_term: u64) {
         let mut changes = server.registry.storage().replica().store().hub().subscribe();
         follow(&mut changes, 0, &resources::namespaces().prefix(""));
         match terminate_found(server, fence_term, &mut changes).await {
-            Ok(()) => {
-                pause.reset();
-                if let Err(error) = next_change(&mut changes).await {
+            Ok(all_done) => {
+                if all_done {
+                    pause.reset();
+                }
+                let followed = tokio::select! {
+                    followed = next_change(&mut changes) => followed,
+                    () = pause.wait(), if !all_done => Ok(()),
+                };
+                if let Err(error) = followed {
                     tracing::warn!(%error, "could not follow the namespaces");
                     pause.wait().await;
                 }
             }
             Err(status) => {
-                tracing::warn!(%status, "could not finish a namespace's deletion");
+                tracing::warn!(%status, "could not empty the deleted namespaces");
                 pause.wait().await;
             }
         }
     }
 }
 
-/// Looks at each namespace that is being deleted; those that must wait have their contents followed.
+/// Looks at each namespace that is being deleted; those that must wait have their contents followed. `false` when
+/// something went wrong with one of them, and not with the others.
 async fn terminate_found(
     server: &Arc<Server>,
     fence_term: u64,
     changes: &mut Subscriber,
-) -> Result<(), Status> {
+) -> Result<bool, Status> {
+    let write = WriteOptions {
+        dry_run: false,
+        fence_term,
+    };
     let mut watch_id = 0;
+    let mut all_done = true;
     for name in terminating(server)? {
-        for resource in RESOURCES.iter().filter(|r| r.namespaced) {
+        for resource in contents() {
             watch_id += 1;
             follow(changes, watch_id, &resource.prefix(&name));
         }
-        let write = WriteOptions {
-            dry_run: false,
-            fence_term,
-        };
-        for resource in RESOURCES.iter().copied().filter(|r| r.namespaced) {
-            delete_all(server, resource, &name, write).await?;
-        }
-        if is_empty(server, &name).await? {
-            release(server, &name, write).await?;
+        match terminate(server, &name, write).await {
+            Err(status) if concerns_all(&status) => return Err(status),
+            Err(status) => {
+                tracing::warn!(namespace = name, %status, "could not finish a namespace's deletion");
+                all_done = false;
+            }
+            Ok(()) => {}
         }
     }
+    Ok(all_done)
+}
+
+/// The resources that lie in namespaces.
+fn contents() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.iter().copied().filter(|r| r.namespaced)
+}
+
+/// Deletes all that can be, and lets the namespace go once it is empty.
+async fn terminate(server: &Arc<Server>, name: &str, write: WriteOptions) -> Result<(), Status> {
+    let mut outcome = Ok(());
+    for resource in contents() {
+        let deleted = delete_all(server, resource, name, write).await;
+        if deleted.as_ref().is_err_and(concerns_all) {
+            return deleted;
+        }
+        outcome = outcome.and(deleted);
+    }
+    outcome?;
+    if is_empty(server, name).await? {
+        release(server, name, write).await?;
+    }
     Ok(())
+}
+
+/// The cluster takes no writes now: what failed with one object would fail with the next.
+fn concerns_all(status: &Status) -> bool {
+    matches!(status.code, 429 | 503 | 504)
 }
 
 fn terminating(server: &Arc<Server>) -> Result<BTreeSet<String>, Status> {
@@ -95,15 +133,18 @@ fn terminating(server: &Arc<Server>) -> Result<BTreeSet<String>, Status> {
         let Some(kv) = server.registry.storage().get_local(key)? else {
             continue;
         };
-        if let Some((_, name)) = resource.split_key(key)
-            && Meta::of(&codec::decode(kv_ref(&kv))?).is_deleting()
-        {
-            names.insert(name.to_owned());
+        match codec::decode(kv_ref(&kv)) {
+            Ok(namespace) if Meta::of(&namespace).is_deleting() => {
+                names.extend(resource.split_key(key).map(|(_, name)| name.to_owned()));
+            }
+            Ok(_) => {}
+            Err(status) => tracing::warn!(%status, "a namespace cannot be looked at"),
         }
     }
     Ok(names)
 }
 
+/// Deletes the namespace's objects of one resource; answers the first failure when all were tried.
 async fn delete_all(
     server: &Arc<Server>,
     resource: &'static Resource,
@@ -111,15 +152,20 @@ async fn delete_all(
     write: WriteOptions,
 ) -> Result<(), Status> {
     let places = places(server, resource, namespace)?;
-    stream::iter(places)
-        .map(Ok)
-        .try_for_each_concurrent(CONCURRENCY, |place| async move {
-            match delete_object(&server.registry, &place, &DeleteOptions::default(), write).await {
-                Err(status) if status.code == 404 => Ok(()),
-                result => result.map(drop),
-            }
+    let mut deletions = stream::iter(places)
+        .map(|place| async move {
+            delete_object(&server.registry, &place, &DeleteOptions::default(), write).await
         })
-        .await
+        .buffer_unordered(CONCURRENCY);
+    let mut outcome = Ok(());
+    while let Some(deleted) = deletions.next().await {
+        match deleted {
+            Err(status) if status.code == 404 => {}
+            Err(status) if concerns_all(&status) => return Err(status),
+            deleted => outcome = outcome.and(deleted.map(drop)),
+        }
+    }
+    outcome
 }
 
 fn places(server: &Arc<Server>, resource: &'static Resource, namespace: &str) -> Result<Vec<Place>, Status> {
@@ -148,7 +194,7 @@ fn places(server: &Arc<Server>, resource: &'static Resource, namespace: &str) ->
 /// Behind a barrier: what was created before the namespace was marked is seen.
 async fn is_empty(server: &Arc<Server>, namespace: &str) -> Result<bool, Status> {
     server.registry.storage().barrier().await?;
-    for resource in RESOURCES.iter().copied().filter(|r| r.namespaced) {
+    for resource in contents() {
         if !places(server, resource, namespace)?.is_empty() {
             return Ok(false);
         }

@@ -49,6 +49,10 @@ pub async fn delete_object(
     options: &DeleteOptions,
     write: WriteOptions,
 ) -> Result<Written, Status> {
+    if let Some(why) = place.resource.strategy.refuses_deletion(&place.name) {
+        let resource = place.resource.group_resource();
+        return Err(Status::forbidden(&resource, &place.name, why));
+    }
     let now = registry.now();
     registry
         .modify(place, write, &mut |stored| decide(place, stored, options, now))

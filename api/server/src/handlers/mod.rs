@@ -57,6 +57,9 @@ pub async fn dispatch(
         ("patch", None) => patch::patch(server, request, Part::Main).await,
         ("patch", Some(Subresource::Status)) => patch::patch(server, request, Part::Status).await,
         ("delete", None) => delete::delete(server, request).await,
+        ("deletecollection", None) if !request.resource.strategy.deletes_collections() => {
+            Err(Status::method_not_allowed())
+        }
         ("deletecollection", None) => deletecollection::delete_collection(server, request).await,
         ("get", Some(Subresource::Scale)) => scale::get(server, request).await,
         ("update", Some(Subresource::Scale)) => scale::update(server, request).await,

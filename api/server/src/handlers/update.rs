@@ -37,6 +37,7 @@ pub async fn update(
                     "the name of the object does not match the name on the URL",
                 ));
             }
+            update::check_uid_of_none(&place, &object)?;
             metadata::set_text(&mut object, "resourceVersion", "");
             server
                 .registry

@@ -52,7 +52,8 @@ pub async fn watch(
                     Body::from(crate::watching::error_frame(&status)),
                 ));
             }
-            subscribe(&mut subscriber, &range, Revision(revision + 1));
+            // One that the cluster has not reached is waited for; the last one there is, for ever.
+            subscribe(&mut subscriber, &range, Revision(revision.saturating_add(1)));
             Start::Events
         }
         WatchStart::State { at, wants_end_marker } => {

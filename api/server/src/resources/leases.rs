@@ -26,6 +26,11 @@ pub static LEASES: Resource = Resource {
 struct Leases;
 
 impl Strategy for Leases {
+    /// A lock that is taken without looking is none.
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, object: &Value, errors: &mut Vec<FieldError>) {
         let spec = &object["spec"];
         if let Some(seconds) = spec["leaseDurationSeconds"].as_i64().filter(|s| *s <= 0) {

@@ -29,6 +29,9 @@ struct Namespaces;
 /// Held until everything in the namespace is gone.
 pub const FINALIZER: &str = "kubernetes";
 
+/// What the cluster cannot do without.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
 const ACTIVE: &str = "Active";
 const TERMINATING: &str = "Terminating";
 
@@ -77,6 +80,17 @@ impl Strategy for Namespaces {
         object["spec"]["finalizers"]
             .as_array()
             .is_some_and(|f| !f.is_empty())
+    }
+
+    fn refuses_deletion(&self, name: &str) -> Option<&'static str> {
+        IMMORTAL
+            .contains(&name)
+            .then_some("this namespace may not be deleted")
+    }
+
+    /// Each takes everything in it along: they go one by one.
+    fn deletes_collections(&self) -> bool {
+        false
     }
 
     fn prepare_deletion(&self, object: &mut Value) {

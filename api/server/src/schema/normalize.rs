@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use super::compile::{Node, NodeId, SchemaSet};
 
+/// So many unknown fields are named; all are dropped.
+const MAX_UNKNOWN: usize = 100;
+
 impl SchemaSet {
     /// Normalises `value` against the definition `name`. Answers the paths of the fields that it does not
     /// know and that were dropped, or what has a wrong type, as Go's decoder says it.
@@ -42,7 +45,9 @@ impl<'s> Walk<'s> {
                         (Some(_), Some(Value::Null)) => drop(object.remove(&field)),
                         (Some(id), Some(value)) => self.visit(*id, value, name)?,
                         _ => {
-                            self.unknown.push(self.path.clone());
+                            if self.unknown.len() < MAX_UNKNOWN {
+                                self.unknown.push(self.path.clone());
+                            }
                             object.remove(&field);
                         }
                     }
@@ -150,9 +155,17 @@ fn fits(number: &serde_json::Number, bits: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
+    use super::MAX_UNKNOWN;
     use crate::schema::schemas;
+
+    #[test]
+    fn very_many_unknown_fields_go_and_some_are_named() {
+        let mut pod: Value = (0..100_000).map(|n| (format!("f{n}"), json!(1))).collect();
+        let unknown = schemas().normalize("io.k8s.api.core.v1.Pod", &mut pod);
+        assert_eq!((unknown.unwrap().len(), pod), (MAX_UNKNOWN, json!({})));
+    }
 
     #[test]
     fn unknown_fields_go_and_are_named() {

@@ -100,16 +100,13 @@ impl Api {
         headers: &[(&str, &str)],
         body: Option<String>,
     ) -> Answer {
-        let response = self.response(method, path, headers, body).await;
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("a whole body").to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::String(text));
-        Answer {
-            code: parts.status,
-            headers: parts.headers,
-            body,
-        }
+        let body = Body::from(body.unwrap_or_default());
+        answer_of(self.response(method, path, headers, body).await).await
+    }
+
+    pub async fn post_bytes(&self, path: &str, content_type: &str, body: Vec<u8>) -> Answer {
+        let headers = [("content-type", content_type)];
+        answer_of(self.response(Method::POST, path, &headers, body.into()).await).await
     }
 
     async fn response(
@@ -117,7 +114,7 @@ impl Api {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: Option<String>,
+        body: Body,
     ) -> http::Response<Body> {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "authorization") {
@@ -126,9 +123,7 @@ impl Api {
         for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
             request = request.header(*name, *value);
         }
-        let request = request
-            .body(Body::from(body.unwrap_or_default()))
-            .expect("a request");
+        let request = request.body(body).expect("a request");
         self.router
             .clone()
             .call(request)
@@ -141,7 +136,7 @@ impl Api {
     }
 
     pub async fn watch_with(&self, path: &str, headers: &[(&str, &str)]) -> Watch {
-        let response = self.response(Method::GET, path, headers, None).await;
+        let response = self.response(Method::GET, path, headers, Body::empty()).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         Watch {
             body: response.into_body(),
@@ -154,6 +149,18 @@ impl Api {
         let answer = self.post("/api/v1/namespaces/default/configmaps", object).await;
         assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
         answer.body
+    }
+}
+
+async fn answer_of(response: http::Response<Body>) -> Answer {
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.expect("a whole body").to_bytes();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let body = serde_json::from_slice(&bytes).unwrap_or(Value::String(text));
+    Answer {
+        code: parts.status,
+        headers: parts.headers,
+        body,
     }
 }
 

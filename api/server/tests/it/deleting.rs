@@ -1,6 +1,6 @@
 //! Deletes: at once, gracefully, behind finalizers, of collections and of whole namespaces.
 
-use barque_proto::command::{Command, IndexTerm, Put, command};
+use barque_proto::command::{Command, DeleteRange, IndexTerm, Put, command};
 use http::{Method, StatusCode};
 use serde_json::json;
 
@@ -152,6 +152,11 @@ async fn a_namespace_goes_when_it_is_empty_and_nothing_stays_behind() {
         "{}",
         refused.body
     );
+    let cause = json!({
+        "reason": "NamespaceTerminating", "message": "namespace n is being terminated",
+        "field": "metadata.namespace",
+    });
+    assert_eq!(refused.body["details"]["causes"], json!([cause]));
     assert_eq!(pods.event().await.0, "DELETED");
     assert_eq!(
         held.event().await.0,
@@ -203,6 +208,98 @@ async fn only_a_delete_makes_a_namespace_go_and_nothing_calls_it_back() {
     assert_eq!(late.code, StatusCode::FORBIDDEN, "{}", late.body);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn some_namespaces_stay_whoever_asks() {
+    let api = Api::start().await;
+    for name in ["default", "kube-system", "kube-public"] {
+        let path = format!("/api/v1/namespaces/{name}");
+        let refused = api.delete(&path).await;
+        assert_eq!(refused.code, StatusCode::FORBIDDEN, "{}", refused.body);
+        let text = format!("namespaces \"{name}\" is forbidden: this namespace may not be deleted");
+        assert_eq!(
+            (&refused.body["reason"], &refused.body["message"]),
+            (&json!("Forbidden"), &json!(text))
+        );
+        assert_eq!(api.get(&path).await.body["status"]["phase"], "Active");
+    }
+    let marked = api.delete("/api/v1/namespaces/kube-node-lease").await;
+    assert_eq!(marked.body["status"]["phase"], "Terminating", "{}", marked.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_go_one_by_one() {
+    let api = Api::start().await;
+    let refused = api.delete("/api/v1/namespaces").await;
+    assert_eq!(
+        (refused.code, &refused.body["reason"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &json!("MethodNotAllowed"))
+    );
+    let list = api.get("/api/v1/namespaces").await.body;
+    assert!(
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|n| n["status"]["phase"] == "Active"),
+        "{list}"
+    );
+    let resources = api.get("/api/v1").await.body;
+    let has_verb = |name: &str| {
+        let all = resources["resources"].as_array().unwrap();
+        let resource = all.iter().find(|r| r["name"] == name).unwrap();
+        resource["verbs"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("deletecollection"))
+    };
+    assert_eq!((has_verb("namespaces"), has_verb("pods")), (false, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_deleted_holds_up_its_own_namespace_only() {
+    let api = Api::start().await;
+    for name in ["a", "b"] {
+        let created = api
+            .post("/api/v1/namespaces", json!({"metadata": {"name": name}}))
+            .await;
+        assert_eq!(created.code, StatusCode::CREATED, "{}", created.body);
+        let secret = json!({"metadata": {"name": "s"}});
+        api.post(&format!("/api/v1/namespaces/{name}/secrets"), secret)
+            .await;
+    }
+    // Worked off before the secrets, as "a" is before "b"; and nobody can read it.
+    let broken = "/registry/configmaps/a/broken";
+    let put = Put {
+        key: broken.into(),
+        value: "{".into(),
+        splice_offset: 1,
+        ..Default::default()
+    };
+    propose(&api, command::Op::Put(put)).await;
+    let watch_of = async |name: &str| {
+        let selector = format!("fieldSelector=metadata.name%3D{name}&timeoutSeconds=60");
+        api.watch(&format!("/api/v1/namespaces?watch=1&{selector}")).await
+    };
+    let (mut a, mut b) = (watch_of("a").await, watch_of("b").await);
+    let mut secrets = api
+        .watch("/api/v1/namespaces/a/secrets?watch=1&timeoutSeconds=60")
+        .await;
+    for name in ["a", "b"] {
+        let marked = api.delete(&format!("/api/v1/namespaces/{name}")).await;
+        assert_eq!(marked.code, StatusCode::OK, "{}", marked.body);
+    }
+    while secrets.event().await.0 != "DELETED" {}
+    while b.event().await.0 != "DELETED" {}
+    let held = api.get("/api/v1/namespaces/a").await;
+    assert_eq!(held.body["status"]["phase"], "Terminating", "{}", held.body);
+    let delete = DeleteRange {
+        key: broken.into(),
+        ..Default::default()
+    };
+    propose(&api, command::Op::DeleteRange(delete)).await;
+    while a.event().await.0 != "DELETED" {}
+}
+
 /// As a status write could leave it once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_that_nobody_deleted_is_not_emptied_whatever_its_phase() {
@@ -248,9 +345,14 @@ async fn put_terminating(api: &Api, name: &str) {
         splice_offset: u32::try_from(head.len()).unwrap(),
         ..Default::default()
     };
+    propose(api, command::Op::Put(put)).await;
+}
+
+/// Changes the keyspace past the API.
+async fn propose(api: &Api, op: command::Op) {
     let command = Command {
-        op: Some(command::Op::Put(put)),
+        op: Some(op),
         ..Default::default()
     };
-    api.replica.propose(command).await.expect("a put");
+    api.replica.propose(command).await.expect("a change");
 }

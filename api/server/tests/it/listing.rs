@@ -90,17 +90,25 @@ async fn versions_of_lists() {
     assert_eq!((names(&exact), version(&exact)), (vec!["a"], at));
     let newer = api.get(&format!("{MAPS}?resourceVersion={at}")).await.body;
     assert_eq!(names(&newer), ["a", "b"]);
-    let future = api.get(&format!("{MAPS}?resourceVersion={}", at + 1000)).await;
-    assert_eq!(
-        (future.code, &future.body["reason"]),
-        (StatusCode::GATEWAY_TIMEOUT, &json!("Timeout"))
-    );
-    assert!(
-        future.body["message"]
-            .as_str()
-            .unwrap()
-            .contains("Too large resource version")
-    );
+    for future in [at + 1000, i64::MAX] {
+        for path in [MAPS, format!("{MAPS}/a").as_str()] {
+            let answer = api.get(&format!("{path}?resourceVersion={future}")).await;
+            assert_eq!(
+                (answer.code, &answer.body["reason"]),
+                (StatusCode::GATEWAY_TIMEOUT, &json!("Timeout"))
+            );
+            assert_eq!(
+                answer.body["details"]["causes"][0]["reason"],
+                "ResourceVersionTooLarge"
+            );
+            assert!(
+                answer.body["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("Too large resource version")
+            );
+        }
+    }
     let wrong = api.get(&format!("{MAPS}?resourceVersion=x")).await;
     assert_eq!(wrong.code, StatusCode::BAD_REQUEST);
 }

@@ -74,6 +74,20 @@ async fn entering_and_leaving_a_selector() {
     }
 }
 
+/// It waits for what the cluster has not reached: for the last version, in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_the_last_version_there_can_be_nothing_comes() {
+    let api = Api::start().await;
+    let last = i64::MAX;
+    let mut watch = api
+        .watch(&format!(
+            "{MAPS}?watch=true&resourceVersion={last}&timeoutSeconds=1"
+        ))
+        .await;
+    api.create_config_map("a", json!({})).await;
+    assert_eq!(watch.try_next().await, None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn too_old_is_told_in_the_stream() {
     let api = Api::start().await;

@@ -429,11 +429,10 @@ async fn secrets_leases_and_events() {
         json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "x", "leaseDurationSeconds": 5}});
     let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/l";
     assert_eq!(
-        api.put(path, lease.clone()).await.code,
+        api.put(path, lease).await.code,
         StatusCode::CREATED,
         "a put makes it"
     );
-    assert_eq!(api.put(path, lease).await.code, StatusCode::OK);
     let event = json!({
         "metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p", "uid": "u"},
         "reason": "Started", "type": "Normal",
@@ -449,6 +448,136 @@ async fn secrets_leases_and_events() {
         .get("/api/v1/events?fieldSelector=involvedObject.uid%3Du,reason%3DStarted")
         .await;
     assert_eq!(found.body["items"][0]["metadata"]["name"], "e");
+}
+
+/// Whoever holds a lock as a lease must not be overwritten by one who did not look.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_not_overwritten_unseen() {
+    let api = Api::start().await;
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let lease = |version: &str, holder: &str| {
+        json!({
+            "metadata": {"name": "l", "resourceVersion": version}, "spec": {"holderIdentity": holder},
+        })
+    };
+    let made = api.put(path, lease("", "x")).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.body);
+    for none in ["", "0"] {
+        let refused = api.put(path, lease(none, "y")).await;
+        assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
+        assert_eq!(
+            refused.body["message"],
+            "leases.coordination.k8s.io \"l\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be \
+             specified for an update"
+        );
+        assert_eq!(
+            refused.body["details"]["causes"][0]["field"],
+            "metadata.resourceVersion"
+        );
+    }
+    let unset = json!({"metadata": {"resourceVersion": null}, "spec": {"holderIdentity": "y"}});
+    let refused = api.patch(path, "merge", unset).await;
+    assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
+    let seen = made.body["metadata"]["resourceVersion"].as_str().unwrap();
+    let taken = api.put(path, lease(seen, "y")).await;
+    assert_eq!(taken.code, StatusCode::OK, "{}", taken.body);
+    let patched = api
+        .patch(path, "merge", json!({"spec": {"holderIdentity": "z"}}))
+        .await;
+    assert_eq!(
+        (patched.code, &patched.body["spec"]["holderIdentity"]),
+        (StatusCode::OK, &json!("z"))
+    );
+    assert_eq!(
+        api.put(path, lease(seen, "x")).await.code,
+        StatusCode::CONFLICT,
+        "a version of before"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_of_an_object_that_is_gone_makes_no_other() {
+    let api = Api::start().await;
+    let gone = json!({"metadata": {"name": "l", "uid": "u"}});
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let refused = api.put(path, gone.clone()).await;
+    assert_eq!(refused.code, StatusCode::CONFLICT, "{}", refused.body);
+    let message = refused.body["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("Precondition failed: UID in precondition: u, UID in object meta: "),
+        "{message}"
+    );
+    assert_eq!(api.get(path).await.code, StatusCode::NOT_FOUND);
+    let missing = api.put(&format!("{MAPS}/l"), gone).await;
+    assert_eq!(missing.code, StatusCode::NOT_FOUND, "{}", missing.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_makes_a_service_as_a_creation_does() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/default/services/s";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let made = api.put(path, service).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.body);
+    assert!(made.body["spec"]["clusterIP"].is_string(), "{}", made.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nests_too_deeply_to_be_read_again_is_not_stored() {
+    let api = Api::start().await;
+    let nested = |levels: usize| format!("{}{}", r#"{"f:a":"#.repeat(levels - 1) + "{", "}".repeat(levels));
+    // The object, its metadata, the list of managed fields, its entry.
+    let around = 4;
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    for (name, levels, code) in [("deep", 100 - around, 201), ("deeper", 101 - around, 400)] {
+        let text = nested(levels);
+        let made = api.post_bytes(MAPS, protobuf, config_map_with(name, &text)).await;
+        assert_eq!(made.code.as_u16(), code, "{}", made.body);
+        let fields: Value = serde_json::from_str(&text).unwrap();
+        let json =
+            json!({"metadata": {"name": format!("{name}-json"), "managedFields": [{"fieldsV1": fields}]}});
+        let made = api.post(MAPS, json).await;
+        assert_eq!(made.code.as_u16(), code, "{}", made.body);
+    }
+    // Beyond what the parser of stored objects takes, with what is around it.
+    let deepest = config_map_with("deepest", &nested(125));
+    let refused = api.post_bytes(MAPS, protobuf, deepest).await;
+    assert_eq!(
+        (refused.code, &refused.body["message"]),
+        (
+            StatusCode::BAD_REQUEST,
+            &json!("the object nests more than 100 levels deep")
+        )
+    );
+    let fields: Value = serde_json::from_str(&nested(101 - around)).unwrap();
+    let patch = json!({"metadata": {"managedFields": [{"fieldsV1": fields}]}});
+    let path = format!("{MAPS}/deep");
+    let refused = api.patch(&path, "merge", patch).await;
+    assert_eq!(refused.code, StatusCode::BAD_REQUEST, "{}", refused.body);
+    assert_eq!(api.delete(&path).await.code, StatusCode::OK);
+}
+
+/// A field of a protobuf message whose wire type is that of texts and messages.
+fn part(number: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for mut rest in [(number << 3) | 2, bytes.len() as u64] {
+        while rest > 0x7f {
+            out.push((rest & 0x7f) as u8 | 0x80);
+            rest >>= 7;
+        }
+        out.push(rest as u8);
+    }
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// A ConfigMap in protobuf, with one entry of managed fields.
+fn config_map_with(name: &str, fields: &str) -> Vec<u8> {
+    let fields = part(7, &part(1, fields.as_bytes()));
+    let managed_fields = part(17, &fields);
+    let metadata = part(1, &[part(1, name.as_bytes()), managed_fields].concat());
+    let kind = [part(1, b"v1"), part(2, b"ConfigMap")].concat();
+    [b"k8s\0".to_vec(), part(1, &kind), part(2, &metadata)].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
