@@ -26,7 +26,10 @@ impl Shared {
     async fn status(&self, _: StatusRequest) -> Result<StatusResponse, Error> {
         let status = self.replica.status();
         let sizes = self.replica.store().sizes();
-        let no_leader = (!self.has_leader()).then(|| Error::NoLeader.text());
+        // A leader that was cut off is none, whatever it thinks itself.
+        let leader = status.leader.filter(|_| self.has_leader());
+        let leader = leader.map_or(0, |leader| leader.0);
+        let no_leader = (leader == 0).then(|| Error::NoLeader.text());
         let alarms = self.replica.store().alarms().into_iter();
         let alarms = alarms.map(|(member, kind)| format!("memberID:{member} alarm:{} ", kind.as_str_name()));
         Ok(StatusResponse {
@@ -35,7 +38,7 @@ impl Shared {
             db_size: sizes.total_bytes as i64,
             db_size_in_use: sizes.in_use_bytes as i64,
             db_size_quota: self.config.quota_backend_bytes as i64,
-            leader: status.leader.map_or(0, |leader| leader.0),
+            leader,
             raft_index: status.last_log_index,
             raft_applied_index: status.applied_index,
             raft_term: status.term,

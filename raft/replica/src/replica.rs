@@ -336,7 +336,7 @@ impl Replica {
         }
     }
 
-    /// Hands leadership to `to`, or to the most up-to-date voter; returns when the leader has changed. Only the
+    /// Hands leadership to `to`, or to the most up-to-date voter; returns when `to`, or any other, leads. Only the
     /// leader can: elsewhere it is [`ReadBarrierError::LeaderChanged`].
     pub async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(), ReadBarrierError> {
         let member = self.member();
@@ -363,8 +363,10 @@ impl Replica {
             .ok()
             .and_then(Result::ok)
             .ok_or(ReadBarrierError::Stopped)?;
-        let other = |now: &Leadership| now.term > before.term && now.leader.is_some();
-        match timeout(2 * self.inner.election_timeout, leadership.wait_for(other)).await {
+        let moved = |now: &Leadership| {
+            now.term > before.term && now.leader.is_some_and(|leader| to.is_none_or(|to| to == leader))
+        };
+        match timeout(2 * self.inner.election_timeout, leadership.wait_for(moved)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ReadBarrierError::Stopped),
             Err(_) => Err(ReadBarrierError::TimedOut),

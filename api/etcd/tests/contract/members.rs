@@ -9,6 +9,7 @@ use tonic::Code;
 use crate::{
     client::{Target, always, op_delete, op_delete_range, op_put, put},
     lease::{keep_alive, time_to_live},
+    operations::status,
     suite::Side,
     watch_stream::{WatchStream, everything},
 };
@@ -28,10 +29,13 @@ async fn start(kind: Kind, members: usize) -> Cluster {
     Cluster::start(kind, members, Options::default()).await.unwrap()
 }
 
-/// A member that is cut off says so to those who asked, times writes out as unknown, and still reads its own state.
+/// A leader that is cut off says so to those who asked, names itself no more, times writes out as unknown, and still
+/// reads its own state.
 async fn without_a_leader(kind: Kind) {
     let mut cluster = start(kind, 3).await;
-    let t = target(&cluster, 0).await;
+    let leader = cluster.leader().await.unwrap();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    let t = target(&cluster, leader).await;
     t.put("k", "v").await;
     t.range(RangeRequest {
         key: t.key("k"),
@@ -41,13 +45,19 @@ async fn without_a_leader(kind: Kind) {
     let mut stream = WatchStream::open_with(&t, true);
     stream.create(everything(&t)).await;
     stream.created().await;
-    cluster.kill9(1).unwrap();
-    cluster.kill9(2).unwrap();
+    for other in others {
+        cluster.kill9(other).unwrap();
+    }
 
     let end = stream.try_next().await.expect_err("the stream ends");
     assert_eq!(
         (end.code(), end.message()),
         (Code::Unavailable, "etcdserver: no leader")
+    );
+    let told = status(&t).await;
+    assert_eq!(
+        (told.leader, told.errors),
+        (0, vec!["etcdserver: no leader".to_owned()])
     );
     let write = t
         .try_put(put(t.key("lost"), "v"))
@@ -68,7 +78,7 @@ async fn without_a_leader(kind: Kind) {
     };
     assert_eq!(t.range(own).await.kvs[0].value, "v");
 
-    cluster.restart(1).unwrap();
+    cluster.restart(others[0]).unwrap();
     cluster.wait_healthy().await.unwrap();
     t.put("k", "again").await;
 }
