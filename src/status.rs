@@ -57,6 +57,9 @@ struct Row {
     endpoint: String,
     member_id: String,
     leader: bool,
+    /// The id of the leader that this member knows; 0 for none.
+    #[serde(skip)]
+    follows: u64,
     term: u64,
     revision: i64,
     raft_index: u64,
@@ -171,9 +174,16 @@ async fn report(targets: &Targets) -> anyhow::Result<Report> {
     for row in members.iter_mut().filter(|row| row.errors.is_empty()) {
         row.lag = furthest.saturating_sub(row.applied_index);
     }
-    let answered = members.iter().filter(|row| row.errors.is_empty()).count();
-    let healthy = answered == members.len() && members.iter().any(|row| row.leader);
-    Ok(Report { healthy, members })
+    Ok(Report {
+        healthy: is_healthy(&members),
+        members,
+    })
+}
+
+/// All answer and name one leader, which need not be among those that were asked.
+fn is_healthy(members: &[Row]) -> bool {
+    let agrees = |row: &Row| row.errors.is_empty() && row.follows == members[0].follows;
+    !members.is_empty() && members.iter().all(agrees)
 }
 
 async fn row(targets: &Targets, endpoint: &str) -> Row {
@@ -217,6 +227,7 @@ async fn ask(targets: &Targets, endpoint: &str) -> anyhow::Result<Row> {
         endpoint: endpoint.to_owned(),
         member_id: format!("{:x}", header.member_id),
         leader: status.leader == header.member_id && status.leader != 0,
+        follows: status.leader,
         term: status.raft_term,
         revision: header.revision,
         raft_index: status.raft_index,
@@ -283,4 +294,25 @@ fn cells(row: &Row) -> Vec<String> {
 
 fn size(bytes: i64) -> String {
     indicatif::HumanBytes(bytes.unsigned_abs()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn followers_alone_are_healthy_and_members_that_disagree_are_not() {
+        let row = |follows, error: &str| Row {
+            follows,
+            errors: (!error.is_empty())
+                .then(|| error.to_owned())
+                .into_iter()
+                .collect(),
+            ..Row::default()
+        };
+        assert!(is_healthy(&[row(7, ""), row(7, "")]));
+        assert!(!is_healthy(&[row(7, ""), row(8, "")]));
+        assert!(!is_healthy(&[row(7, ""), row(7, "alarm")]));
+        assert!(!is_healthy(&[]));
+    }
 }

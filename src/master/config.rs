@@ -56,6 +56,8 @@ pub struct Config {
     pub snapshot_bytes_per_second: u64,
     pub limits: Limits,
     pub compaction: AutoCompaction,
+    /// What is taken as it was given and was hardly meant; for the log.
+    pub warnings: Vec<String>,
     pub log_level: Level,
     pub log_format: Format,
 }
@@ -116,9 +118,11 @@ impl Config {
         let client = client_serving(&flags)?;
         let metrics = metrics_serving(&flags, &client)?;
         let peer_urls = list(&flags.listen_peer_urls, "listen-peer-urls", DEFAULT_PEER_URL)?;
+        refuse_plain_urls(&flags, &client.urls, &peer_urls)?;
         let peer_tls = peer_tls(&flags, &peer_urls)?;
         let initial_cluster = membership::initial_cluster(&flags, &name, peer_tls.is_some())?;
         check_loggers(&flags)?;
+        let warnings = plain_url_warnings(&flags, &client.urls, &peer_urls);
         Ok(Config {
             data_dir: flags
                 .data_dir
@@ -140,16 +144,58 @@ impl Config {
             heartbeat_interval,
             election_timeout,
             request_timeout: REQUEST_TIMEOUT_BASE + 2 * election_timeout,
-            snapshot_entries: flags.snapshot_count.unwrap_or(100_000).max(1),
-            snapshot_bytes: flags.snapshot_bytes.unwrap_or(256 << 20),
+            snapshot_entries: above_0(flags.snapshot_count, 100_000),
+            snapshot_bytes: above_0(flags.snapshot_bytes, 256 << 20),
             snapshot_bytes_per_second: flags.snapshot_bytes_per_second.unwrap_or(100 << 20),
             limits: limits(&flags)?,
             compaction: auto_compaction(&flags)?,
+            warnings,
             log_level: flags.log_level.unwrap_or_default(),
             log_format: flags.log_format.unwrap_or_default(),
             name,
         })
     }
+}
+
+/// As etcd takes 0 where it could only do harm.
+fn above_0(given: Option<u64>, default: u64) -> u64 {
+    given.filter(|given| *given > 0).unwrap_or(default)
+}
+
+/// Who gives a directory of certificates wants them used.
+fn refuse_plain_urls(flags: &Flags, client: &[Url], peer: &[Url]) -> anyhow::Result<()> {
+    if flags.pki_dir.is_none() {
+        return Ok(());
+    }
+    for (flag, urls) in [("listen-client-urls", client), ("listen-peer-urls", peer)] {
+        if let Some(url) = urls.iter().find(|url| !url.https) {
+            bail!("--{flag} has {url}, which no certificate of --pki-dir would protect: it must be https");
+        }
+    }
+    Ok(())
+}
+
+/// etcd serves http URLs beside certificate files, too, and says so.
+fn plain_url_warnings(flags: &Flags, client: &[Url], peer: &[Url]) -> Vec<String> {
+    let plain = |urls: &[Url], given: bool, options: &'static str| {
+        let plain = urls.iter().filter(move |url| given && !url.https);
+        plain
+            .map(move |url| format!("{url} is served in plain text, and {options} are not used for it"))
+            .collect::<Vec<_>>()
+    };
+    let client_given = flags.cert_file.is_some() || flags.trusted_ca_file.is_some();
+    let peer_given = flags.peer_cert_file.is_some() || flags.peer_trusted_ca_file.is_some();
+    let mut warnings = plain(
+        client,
+        client_given,
+        "--cert-file, --key-file and --client-cert-auth",
+    );
+    warnings.extend(plain(
+        peer,
+        peer_given,
+        "--peer-cert-file, --peer-key-file and --peer-client-cert-auth",
+    ));
+    warnings
 }
 
 fn timers(flags: &Flags) -> anyhow::Result<(Duration, Duration)> {
@@ -458,6 +504,60 @@ mod tests {
             };
             assert_eq!(limits(&flags).unwrap().quota_backend_bytes, bytes, "{given:?}");
         }
+    }
+
+    fn plain(pki_dir: bool, cert_file: bool) -> (bool, usize) {
+        let flags = Flags {
+            pki_dir: pki_dir.then(|| "/pki".into()),
+            cert_file: cert_file.then(|| "/cert".into()),
+            ..Flags::default()
+        };
+        let client = ["http://127.0.0.1:1", "https://127.0.0.1:2"].map(|url| Url::parse(url).unwrap());
+        let peer = [Url::parse("http://127.0.0.1:3").unwrap()];
+        let refused = refuse_plain_urls(&flags, &client, &peer).is_err();
+        (refused, plain_url_warnings(&flags, &client, &peer).len())
+    }
+
+    #[test]
+    fn plain_urls_beside_certificates_are_told_of_and_beside_a_directory_of_them_refused() {
+        assert_eq!(plain(false, false), (false, 0));
+        assert_eq!(plain(false, true), (false, 1));
+        assert!(plain(true, true).0);
+    }
+
+    #[test]
+    fn a_directory_of_certificates_makes_the_defaults_secure() {
+        let flags = |client_cert_auth| {
+            let flags = Flags {
+                pki_dir: Some("/pki".into()),
+                client_cert_auth,
+                ..Flags::default()
+            };
+            flags.with_pki_dir()
+        };
+        let filled = flags(None);
+        let urls = [
+            &filled.listen_client_urls,
+            &filled.advertise_client_urls,
+            &filled.listen_peer_urls,
+            &filled.initial_advertise_peer_urls,
+        ];
+        for url in urls {
+            assert!(
+                url.as_deref()
+                    .is_some_and(|url| url.starts_with("https://localhost:23"))
+            );
+        }
+        assert!(filled.trusted_ca_file.is_some());
+        assert_eq!(flags(Some(false)).trusted_ca_file, None);
+    }
+
+    #[test]
+    fn a_log_of_nothing_is_the_default() {
+        assert_eq!(
+            [None, Some(0), Some(7)].map(|given| above_0(given, 100)),
+            [100, 100, 7]
+        );
     }
 
     fn sizes(request: u64, segment: u64) -> anyhow::Result<Limits> {

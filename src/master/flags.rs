@@ -66,7 +66,7 @@ pub struct Flags {
     )]
     pub listen_metrics_urls: Option<String>,
     /// What `barque pki issue --master` made: the files of all the security options below, and client
-    /// certificates required
+    /// certificates required; clients and peers are served over https only then
     #[arg(long, value_name = "DIR", help_heading = "Member")]
     pub pki_dir: Option<PathBuf>,
     /// Write the process's id here
@@ -122,10 +122,10 @@ pub struct Flags {
         help_heading = "Cluster"
     )]
     pub election_timeout: Option<u64>,
-    /// Log entries kept for members that are behind [default: 100000]
+    /// Log entries kept for members that are behind; 0 means the default [default: 100000]
     #[arg(long, value_name = "N", env = "ETCD_SNAPSHOT_COUNT", help_heading = "Cluster")]
     pub snapshot_count: Option<u64>,
-    /// Log bytes kept for members that are behind [default: 268435456]
+    /// Log bytes kept for members that are behind; 0 means the default [default: 268435456]
     #[arg(long, value_name = "BYTES", help_heading = "Cluster")]
     pub snapshot_bytes: Option<u64>,
     /// How fast a snapshot is sent to a member that is behind; 0 is no limit [default: 104857600]
@@ -334,15 +334,26 @@ impl Flags {
 }
 
 impl Flags {
-    /// Fills in what `--pki-dir` stands for; an option given by itself stays as it is.
+    /// Fills in what `--pki-dir` stands for; an option given by itself stays as it is. Listeners that nobody named are
+    /// secure then, too.
     pub fn with_pki_dir(self) -> Flags {
         let Some(dir) = &self.pki_dir else { return self };
         let paths = MasterPaths::of(dir);
+        let https = |port: u16| Some(format!("https://localhost:{port}"));
+        let serves_by_default = self.listen_client_urls.is_none();
+        // As in etcd, clients are asked for certificates as soon as an authority is known.
+        let asks_clients = self.client_cert_auth.unwrap_or(true);
         Flags {
+            listen_client_urls: self.listen_client_urls.or(https(2379)),
+            advertise_client_urls: self
+                .advertise_client_urls
+                .or(https(2379).filter(|_| serves_by_default)),
+            listen_peer_urls: self.listen_peer_urls.or(https(2380)),
+            initial_advertise_peer_urls: self.initial_advertise_peer_urls.or(https(2380)),
             cert_file: self.cert_file.or(Some(paths.etcd.cert)),
             key_file: self.key_file.or(Some(paths.etcd.key)),
-            trusted_ca_file: self.trusted_ca_file.or(Some(paths.etcd_ca)),
-            client_cert_auth: self.client_cert_auth.or(Some(true)),
+            trusted_ca_file: self.trusted_ca_file.or(asks_clients.then_some(paths.etcd_ca)),
+            client_cert_auth: Some(asks_clients),
             peer_cert_file: self.peer_cert_file.or(Some(paths.peer.cert)),
             peer_key_file: self.peer_key_file.or(Some(paths.peer.key)),
             peer_trusted_ca_file: self.peer_trusted_ca_file.or(Some(paths.peer_ca)),

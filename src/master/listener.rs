@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -172,7 +172,7 @@ async fn connect<H: Handler>(
     handler: H,
     drain: Drain,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = prepare(&stream) {
         return tracing::debug!(%address, %error, "the connection is gone already");
     }
     let Some(acceptor) = acceptor else {
@@ -194,6 +194,15 @@ async fn connect<H: Handler>(
         Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
     }
+}
+
+/// A client that vanished before it ever spoke is noticed by the kernel alone.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new()
+        .with_time(KEEPALIVE_INTERVAL)
+        .with_interval(KEEPALIVE_TIMEOUT);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 async fn speak_http<H: Handler>(

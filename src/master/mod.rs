@@ -15,7 +15,7 @@ mod mount;
 mod signals;
 mod tokens;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow};
 use barque_replica::Replica;
@@ -31,19 +31,27 @@ use signals::Signals;
 
 use crate::{logging, open_files, process};
 
+/// How long the end of the process waits for work on threads of its own.
+const LAST_WORK: Duration = Duration::from_secs(5);
+
 pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     if let Some(tie) = flags.tie {
         tie.tie()?;
     }
     let config = Config::new(flags)?;
     logging::init(config.log_level, config.log_format);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let max_connections = open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start a runtime")?;
-    runtime.block_on(serve(config, max_connections))?;
-    Ok(ExitCode::SUCCESS)
+    let outcome = runtime.block_on(serve(config, max_connections));
+    // A defragmentation under way may take minutes, and nothing is lost with it.
+    runtime.shutdown_timeout(LAST_WORK);
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config, max_connections: usize) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! rustls configurations from certificate and key files; every refusal names the file.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+mod pair;
+
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use rustls::{
@@ -8,7 +10,9 @@ use rustls::{
     crypto::CryptoProvider,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use pair::Pair;
 
 /// Whether a server asks its clients for certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +26,13 @@ pub enum ClientCertificates<'a> {
 pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 pub fn server(cert: &Path, key: &Path, clients: ClientCertificates<'_>) -> anyhow::Result<Arc<ServerConfig>> {
-    let (chain, key_der) = load_pair(cert, key)?;
+    let pair = Pair::load(cert, key)?;
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match client_verifier(clients)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder
-        .with_single_cert(chain, key_der)
-        .with_context(|| unusable_pair(cert, key))?;
+    let mut config = builder.with_cert_resolver(pair);
     config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -41,12 +43,7 @@ pub fn client(ca: &Path, pair: Option<(&Path, &Path)>, alpn: &[&[u8]]) -> anyhow
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(ca)?);
     let mut config = match pair {
-        Some((cert, key)) => {
-            let (chain, key_der) = load_pair(cert, key)?;
-            builder
-                .with_client_auth_cert(chain, key_der)
-                .with_context(|| unusable_pair(cert, key))?
-        }
+        Some((cert, key)) => builder.with_client_cert_resolver(Pair::load(cert, key)?),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
@@ -80,13 +77,6 @@ fn client_verifier(clients: ClientCertificates<'_>) -> anyhow::Result<Option<Arc
     Ok(Some(builder.build()?))
 }
 
-fn load_pair(
-    cert: &Path,
-    key: &Path,
-) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-    Ok((load_chain(cert)?, load_key(key)?))
-}
-
 fn load_chain(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let pem = std::fs::read(path).with_context(|| format!("read certificate {}", path.display()))?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -95,27 +85,4 @@ fn load_chain(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         bail!("{} holds no certificate", path.display());
     }
     Ok(chain)
-}
-
-/// A private key that everybody on the machine can read is no longer one.
-fn load_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("read key {}", path.display()))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o007 != 0 {
-        bail!(
-            "key {} is open to everybody (mode {mode:04o}); chmod 600 it",
-            path.display()
-        );
-    }
-    let pem = std::fs::read(path).with_context(|| format!("read key {}", path.display()))?;
-    PrivateKeyDer::from_pem_slice(&pem)
-        .with_context(|| format!("{} is not a PEM private key", path.display()))
-}
-
-fn unusable_pair(cert: &Path, key: &Path) -> String {
-    format!(
-        "certificate {} and key {} do not go together",
-        cert.display(),
-        key.display()
-    )
 }

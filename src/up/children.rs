@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -9,9 +10,10 @@ use std::{
 
 use anyhow::Context;
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use rustix::process::Signal;
 use tokio::{
     process::{Child, Command},
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{self, SignalKind, signal},
 };
 
 use crate::{
@@ -38,19 +40,20 @@ pub struct Exit {
 }
 
 impl Children {
-    pub fn start(dir: &ClusterDir, cluster: &Cluster, tie: Tie) -> anyhow::Result<Self> {
-        let mut children = Self {
-            running: Vec::with_capacity(cluster.masters.len() + 1),
-        };
+    pub fn none() -> Self {
+        Self { running: Vec::new() }
+    }
+
+    /// After an error some may run.
+    pub fn start(&mut self, dir: &ClusterDir, cluster: &Cluster, tie: Tie) -> anyhow::Result<()> {
         for master in &cluster.masters {
             let mut command = barque("master", tie)?;
             command.arg("--config-file").arg(dir.config_file(&master.name));
-            children.spawn(&master.name, command, &dir.log_file(&master.name))?;
+            self.spawn(&master.name, command, &dir.log_file(&master.name))?;
         }
         let mut command = barque("proxy", tie)?;
         command.arg("--dir").arg(dir.path());
-        children.spawn(PROXY, command, &dir.log_file(PROXY))?;
-        Ok(children)
+        self.spawn(PROXY, command, &dir.log_file(PROXY))
     }
 
     fn spawn(&mut self, name: &str, mut command: Command, log: &Path) -> anyhow::Result<()> {
@@ -124,7 +127,7 @@ fn terminate(child: &Child) -> anyhow::Result<()> {
         .id()
         .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
     if let Some(pid) = pid {
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("signal a child")?;
+        rustix::process::kill_process(pid, Signal::TERM).context("signal a child")?;
     }
     Ok(())
 }
@@ -133,7 +136,9 @@ async fn wait_or_kill(mut named: Named, grace: Duration) -> anyhow::Result<()> {
     match tokio::time::timeout(grace, named.child.wait()).await {
         Ok(status) => {
             let status = status.with_context(|| format!("wait for {}", named.name))?;
-            if !status.success() {
+            // By the signal itself, if it did not listen for it yet.
+            let is_stopped = status.success() || status.signal() == Some(Signal::TERM.as_raw());
+            if !is_stopped {
                 eprintln!("barque: {} stopped with {status}", named.name);
             }
         }
@@ -161,9 +166,9 @@ fn barque(subcommand: &str, tie: Tie) -> anyhow::Result<Command> {
 
 /// Ctrl-C or SIGTERM.
 pub struct StopSignal {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: unix::Signal,
 }
 
 impl StopSignal {

@@ -73,10 +73,13 @@ async fn mind(dir: &ClusterDir, cluster: &Cluster, detach: bool) -> anyhow::Resu
         Tie::Attached(std::process::id())
     };
     let progress = Progress::new(cluster);
-    let mut children = Children::start(dir, cluster, tie)?;
-    let ready = tokio::select! {
-        ready = watchdog::until_ready(dir, cluster, &mut children, &progress) => ready,
-        () = stop.received() => Err(anyhow::anyhow!("stopped before the cluster was up")),
+    let mut children = Children::none();
+    let ready = match children.start(dir, cluster, tie) {
+        Ok(()) => tokio::select! {
+            ready = watchdog::until_ready(dir, cluster, &mut children, &progress) => ready,
+            () = stop.received() => Err(anyhow::anyhow!("stopped before the cluster was up")),
+        },
+        Err(error) => Err(error),
     };
     progress.finish();
     if let Err(error) = ready {

@@ -62,6 +62,12 @@ impl Cluster {
         list.lines().filter(ours).map(str::to_owned).collect()
     }
 
+    /// Those of them that are no zombies.
+    fn running(&self) -> Vec<String> {
+        let all = self.processes().into_iter();
+        all.filter(|line| !line.contains('Z')).collect()
+    }
+
     fn status(&self) -> serde_json::Value {
         let output = barque(&["status", "--dir", self.dir(), "-o", "json"]);
         serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)))
@@ -166,12 +172,7 @@ fn a_cluster_comes_up_serves_and_comes_back_with_its_data() {
     assert!(code == 1 && line.contains("runs already"), "{line}");
 
     cluster.down();
-    let running: Vec<String> = cluster
-        .processes()
-        .into_iter()
-        .filter(|line| !line.contains('Z'))
-        .collect();
-    assert!(running.is_empty(), "{running:?}");
+    assert_eq!(cluster.running(), Vec::<String>::new());
     assert_eq!(barque(&["status", "--dir", cluster.dir()]).status.code(), Some(1));
 
     let ports = fs::read(cluster.path("cluster.json")).unwrap();
@@ -184,6 +185,19 @@ fn a_cluster_comes_up_serves_and_comes_back_with_its_data() {
     assert!(code == 1 && line.contains("holds a cluster of 3"), "{line}");
     success(&barque(&["down", "--dir", cluster.dir(), "--purge"]));
     assert!(!cluster.dir.path().exists());
+}
+
+#[test]
+fn a_cluster_that_could_not_be_started_whole_is_stopped() {
+    let cluster = Cluster::new();
+    cluster.up_detached(&["--masters", "1"]);
+    cluster.down();
+    let log = cluster.path("logs").join("proxy.log");
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    let (code, line) = refusal(&barque(&["up", "--dir", cluster.dir(), "--detach"]));
+    assert!(code == 1 && line.contains("proxy.log"), "{line}");
+    assert_eq!(cluster.running(), Vec::<String>::new());
 }
 
 #[test]
@@ -459,4 +473,48 @@ fn certificates_of_one_listener_open_no_other() {
         );
         assert!(!get(&master["peerPort"], "peer", stranger, "/") || *stranger == peer);
     }
+}
+
+/// All listeners of one process read their files in the same way.
+#[test]
+fn a_renewed_certificate_is_shown_without_a_restart() {
+    let cluster = Cluster::new();
+    cluster.up_detached(&["--masters", "1"]);
+    let ports: serde_json::Value =
+        serde_json::from_slice(&fs::read(cluster.path("cluster.json")).unwrap()).unwrap();
+    let port = &ports["masters"][0]["apiPort"];
+    let serial = || {
+        success(&shell(&format!(
+            "openssl s_client -connect 127.0.0.1:{port} </dev/null 2>/dev/null | openssl x509 -noout -serial"
+        )))
+    };
+    let until = |what: &str, seen: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !seen() {
+            assert!(std::time::Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let first = serial();
+    let pki = cluster.path("pki");
+    let issue = [
+        "--dir",
+        text(&pki),
+        "--master",
+        "m1",
+        "--host",
+        "127.0.0.1",
+        "--force",
+    ];
+    success(&barque(&[&["pki", "issue"], &issue[..]].concat()));
+    until("the renewed certificate is not shown", &|| serial() != first);
+
+    // Half a renewal: the key of another certificate.
+    let second = serial();
+    fs::copy(pki.join("masters/m1/peer.key"), pki.join("masters/m1/api.key")).unwrap();
+    let log = || fs::read_to_string(cluster.path("logs").join("m1.log")).unwrap();
+    until("nothing is said of a key that does not fit", &|| {
+        assert_eq!(serial(), second);
+        log().contains("the certificate cannot be read again; the one before is still used")
+    });
 }

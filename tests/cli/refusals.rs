@@ -88,6 +88,16 @@ fn wrong_urls() {
 }
 
 #[test]
+fn plain_urls_beside_a_directory_of_certificates() {
+    let plain = "http://127.0.0.1:1";
+    let client = ["--listen-client-urls", plain, "--advertise-client-urls", plain];
+    master_refuses(
+        &[&["--pki-dir", "/pki"], &client[..]].concat(),
+        "--listen-client-urls has http://127.0.0.1:1, which no certificate of --pki-dir would protect",
+    );
+}
+
+#[test]
 fn a_cluster_that_does_not_add_up() {
     master_refuses(
         &["--name", "a", "--initial-cluster", "b=http://127.0.0.1:1"],
