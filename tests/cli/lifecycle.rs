@@ -68,6 +68,11 @@ impl Cluster {
         all.filter(|line| !line.contains('Z')).collect()
     }
 
+    /// Of every master, and of the balancer.
+    fn ports(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.path("cluster.json")).unwrap()).unwrap()
+    }
+
     fn status(&self) -> serde_json::Value {
         let output = barque(&["status", "--dir", self.dir(), "-o", "json"]);
         serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)))
@@ -412,8 +417,7 @@ fn every_process_has_its_metrics() {
     let cluster = Cluster::new();
     cluster.up_detached(&["--masters", "1"]);
     cluster.etcdctl("put a b");
-    let ports: serde_json::Value =
-        serde_json::from_slice(&fs::read(cluster.path("cluster.json")).unwrap()).unwrap();
+    let ports = cluster.ports();
     let master = page(&ports["masters"][0]["metricsPort"]);
     for name in [
         "etcd_server_has_leader 1",
@@ -440,8 +444,7 @@ fn page(port: &serde_json::Value) -> String {
 fn certificates_of_one_listener_open_no_other() {
     let cluster = Cluster::new();
     cluster.up_detached(&["--masters", "1"]);
-    let ports: serde_json::Value =
-        serde_json::from_slice(&fs::read(cluster.path("cluster.json")).unwrap()).unwrap();
+    let ports = cluster.ports();
     let master = &ports["masters"][0];
     let pki = cluster.path("pki");
     let get = |port: &serde_json::Value, ca: &str, pair: &Path, path: &str| {
@@ -480,8 +483,7 @@ fn certificates_of_one_listener_open_no_other() {
 fn a_renewed_certificate_is_shown_without_a_restart() {
     let cluster = Cluster::new();
     cluster.up_detached(&["--masters", "1"]);
-    let ports: serde_json::Value =
-        serde_json::from_slice(&fs::read(cluster.path("cluster.json")).unwrap()).unwrap();
+    let ports = cluster.ports();
     let port = &ports["masters"][0]["apiPort"];
     let serial = || {
         success(&shell(&format!(

@@ -5,6 +5,7 @@
 
 use barque_machinery::{
     counters::{FRAMES_ENCODED, OBJECTS_DECODED, OBJECTS_ENCODED},
+    patch::MAX_DEPTH,
     status::Status,
 };
 use bytes::Bytes;
@@ -25,10 +26,6 @@ pub struct StoredRef<'a> {
     pub splice_offset: u32,
     pub revision: i64,
 }
-
-/// How deeply objects and arrays may nest, the object itself included. Well below what the parser takes (127), so that
-/// whatever was stored can be read again, by clients too, who get it with more around it.
-pub const MAX_DEPTH: usize = 100;
 
 /// Serialises an object for storage. Every write comes through here, whatever form its body had.
 pub fn encode(object: &Value) -> Result<Encoded, Status> {

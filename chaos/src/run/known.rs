@@ -7,6 +7,8 @@ use barque_checks::{
     history::{EventKind, FaultRecord, History, Operation, Request, WatchEvent, WatchKind, WatchRecord},
 };
 
+use super::kind::Kind;
+
 /// A leader that goes on after it stood still takes no longer than this to hear that another leads.
 const UNTIL_DEPOSED_US: u64 = 1_000_000;
 
@@ -65,7 +67,7 @@ fn met_deposed_leader(history: &History, operation: &Operation) -> bool {
         Request::LeaseKeepAlive { .. } | Request::LeaseTimeToLive { .. }
     );
     let met = |fault: &FaultRecord| {
-        fault.kind == "stop-leader"
+        fault.kind == Kind::StopLeader.name()
             && operation.call <= fault.until + UNTIL_DEPOSED_US
             && operation.ret.is_none_or(|ret| fault.from <= ret)
     };

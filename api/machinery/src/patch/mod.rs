@@ -113,8 +113,9 @@ impl From<PatchError> for Status {
     }
 }
 
-/// Objects nest less deeply than this, or they could not be read back.
-const MAX_DEPTH: usize = 120;
+/// How deeply objects and arrays may nest, the object itself included. Well below what the parser takes (127), so that
+/// whatever was stored can be read again, by clients too, who get it with more around it.
+pub const MAX_DEPTH: usize = 100;
 
 /// How deeply arrays and objects nest in `value`: 0 for a scalar. Stops counting beyond the limit. Adds to
 /// `visited` how many values were looked at.

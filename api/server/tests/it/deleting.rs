@@ -259,10 +259,7 @@ async fn namespaces_go_one_by_one() {
 async fn an_object_that_cannot_be_deleted_holds_up_its_own_namespace_only() {
     let api = Api::start().await;
     for name in ["a", "b"] {
-        let created = api
-            .post("/api/v1/namespaces", json!({"metadata": {"name": name}}))
-            .await;
-        assert_eq!(created.code, StatusCode::CREATED, "{}", created.body);
+        create_namespace(&api, name).await;
         let secret = json!({"metadata": {"name": "s"}});
         api.post(&format!("/api/v1/namespaces/{name}/secrets"), secret)
             .await;
@@ -305,10 +302,7 @@ async fn an_object_that_cannot_be_deleted_holds_up_its_own_namespace_only() {
 async fn a_namespace_that_nobody_deleted_is_not_emptied_whatever_its_phase() {
     let api = Api::start().await;
     for name in ["a", "b"] {
-        let created = api
-            .post("/api/v1/namespaces", json!({"metadata": {"name": name}}))
-            .await;
-        assert_eq!(created.code, StatusCode::CREATED, "{}", created.body);
+        create_namespace(&api, name).await;
     }
     let maps = "/api/v1/namespaces/a/configmaps";
     api.post(maps, json!({"metadata": {"name": "kept"}})).await;
@@ -346,6 +340,13 @@ async fn put_terminating(api: &Api, name: &str) {
         ..Default::default()
     };
     propose(api, command::Op::Put(put)).await;
+}
+
+async fn create_namespace(api: &Api, name: &str) {
+    let created = api
+        .post("/api/v1/namespaces", json!({"metadata": {"name": name}}))
+        .await;
+    assert_eq!(created.code, StatusCode::CREATED, "{}", created.body);
 }
 
 /// Changes the keyspace past the API.
