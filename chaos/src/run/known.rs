@@ -4,7 +4,10 @@
 use barque_chaos::cluster::Kind as Program;
 use barque_checks::{
     Check, Verdict, Violation,
-    history::{EventKind, FaultRecord, History, Operation, Request, WatchEvent, WatchKind, WatchRecord},
+    history::{
+        EventKind, FaultRecord, History, Operation, Request, WatchEvent, WatchKind, WatchRecord,
+        WatchResponse,
+    },
 };
 
 use super::kind::Kind;
@@ -15,8 +18,11 @@ const UNTIL_DEPOSED_US: u64 = 1_000_000;
 type IsKnown = fn(&History, &Violation) -> bool;
 
 /// The check that sees it, the issue that tells of it, and what is nothing else.
-const DEFECTS: [(&str, u32, IsKnown); 2] =
-    [("watches", 18089, lost_delete), ("leases", 15247, deposed_lessor)];
+const DEFECTS: [(&str, u32, IsKnown); 3] = [
+    ("watches", 18089, lost_delete),
+    ("watches", 15220, progress_beside_events),
+    ("leases", 15247, deposed_lessor),
+];
 
 /// Takes the violations out of the checks that are nothing but a known defect, and says what they were.
 pub fn set_aside(program: Program, history: &History, checks: &mut [Check]) -> Vec<String> {
@@ -74,12 +80,41 @@ fn met_deposed_leader(history: &History, operation: &Operation) -> bool {
     is_of_lease && history.faults.iter().any(met)
 }
 
+/// The answer to a request for progress does not go the way of the events: it comes ahead of events that it covers, or
+/// behind newer ones.
+fn progress_beside_events(history: &History, violation: &Violation) -> bool {
+    let (Some(watch), Some(revision)) = (watch_of(history, violation), violation.revision) else {
+        return false;
+    };
+    let text = &violation.text;
+    text.starts_with("after a progress of revision ")
+        || text.starts_with("progress of revision ") && told(watch).any(|event| event.revision == revision)
+        || text.starts_with("the header's revision went back from ")
+            && only_progress_went_back(watch, revision)
+}
+
+/// Whether the responses of this header revision that came behind a newer one are progress, or it is all that they came
+/// behind.
+fn only_progress_went_back(watch: &WatchRecord, revision: i64) -> bool {
+    let is_progress = |response: &&WatchResponse| response.kind == WatchKind::Progress;
+    let mut late = watch
+        .responses
+        .iter()
+        .enumerate()
+        .filter(|(_, response)| response.header_revision == revision);
+    late.all(|(place, response)| {
+        let mut newer = watch.responses[..place]
+            .iter()
+            .filter(|earlier| earlier.header_revision > revision);
+        is_progress(&response) || newer.all(|earlier| is_progress(&earlier))
+    })
+}
+
 /// A delete at the very revision at which a compaction was asked for is not told to a watch that begins there.
 fn lost_delete(history: &History, violation: &Violation) -> bool {
-    let watch = violation
-        .watch
-        .and_then(|id| history.watches.iter().find(|watch| watch.id == id));
-    let Some(watch) = watch else { return false };
+    let Some(watch) = watch_of(history, violation) else {
+        return false;
+    };
     let start = watch.start_revision;
     let deletes = deletes_at(history, watch);
     let is_compacted = history
@@ -95,6 +130,13 @@ fn lost_delete(history: &History, violation: &Violation) -> bool {
             .is_some_and(|first| violation.text.ends_with(&format!(", first {first}")));
     let is_told = told(watch).any(|event| event.revision == start && event.kind == EventKind::Delete);
     is_compacted && is_about_them && !is_told
+}
+
+fn watch_of<'h>(history: &'h History, violation: &Violation) -> Option<&'h WatchRecord> {
+    history
+        .watches
+        .iter()
+        .find(|watch| Some(watch.id) == violation.watch)
 }
 
 /// What the watch should have been told of deletes at its start.
@@ -122,7 +164,7 @@ fn told(watch: &WatchRecord) -> impl Iterator<Item = &WatchEvent> {
 mod tests {
     use barque_checks::{
         check_all,
-        history::{Answer, Committed, Operation, Outcome, Response, WatchResponse},
+        history::{Answer, Committed, Operation, Outcome, Response},
     };
 
     use super::*;
@@ -190,12 +232,15 @@ mod tests {
         }
     }
 
+    fn judged(program: Program, history: &History, name: &str) -> (Vec<String>, bool) {
+        let mut checks = check_all(history);
+        let told = set_aside(program, history, &mut checks);
+        let check = checks.iter().find(|check| check.name == name).unwrap();
+        (told, check.passed())
+    }
+
     fn watches(program: Program, compacted: i64) -> (Vec<String>, bool) {
-        let history = history(compacted);
-        let mut checks = check_all(&history);
-        let told = set_aside(program, &history, &mut checks);
-        let watches = checks.iter().find(|check| check.name == "watches").unwrap();
-        (told, watches.passed())
+        judged(program, &history(compacted), "watches")
     }
 
     #[test]
@@ -204,6 +249,60 @@ mod tests {
         assert!(passed && told.len() == 1 && told[0].contains("18089"), "{told:?}");
         assert_eq!(watches(Program::Etcd, 2), (Vec::new(), false));
         assert_eq!(watches(Program::Barque, 3), (Vec::new(), false));
+    }
+
+    fn put(revision: i64) -> WatchResponse {
+        let events = vec![event(revision, EventKind::Put, revision - 1)];
+        response(
+            revision,
+            WatchKind::Events {
+                events,
+                fragment: false,
+            },
+        )
+    }
+
+    /// Three puts of a key at the revisions 2 to 4; a watch of it answers in this order after its creation.
+    fn watch_of_puts(responses: Vec<WatchResponse>) -> History {
+        let created = response(1, WatchKind::Created);
+        History {
+            members: vec![1],
+            watches: vec![WatchRecord {
+                member: 1,
+                from: "k/1".into(),
+                start_revision: 2,
+                responses: [vec![created], responses].concat(),
+                ..WatchRecord::default()
+            }],
+            committed: Some(Committed::from_events(
+                1,
+                Some(Vec::new()),
+                (2..5).map(|revision| event(revision, EventKind::Put, revision - 1)),
+            )),
+            ..History::default()
+        }
+    }
+
+    #[test]
+    fn only_etcd_is_forgiven_and_only_progress_beside_the_events() {
+        let progress = |revision| response(revision, WatchKind::Progress);
+        let behind = watch_of_puts(vec![put(2), put(3), progress(2), put(4)]);
+        let ahead = watch_of_puts(vec![progress(4), put(2), put(3), put(4)]);
+        for (history, violations) in [(&behind, 1), (&ahead, 1 + 2 + 3)] {
+            let (told, passed) = judged(Program::Etcd, history, "watches");
+            assert!(passed && told.len() == violations, "{told:?}");
+            assert!(told.iter().all(|told| told.contains("15220")), "{told:?}");
+            assert_eq!(judged(Program::Barque, history, "watches"), (Vec::new(), false));
+        }
+        let never_told = watch_of_puts(vec![put(2), put(3), progress(4)]);
+        let older = WatchResponse {
+            header_revision: 2,
+            ..put(4)
+        };
+        let events_went_back = watch_of_puts(vec![put(2), put(3), older]);
+        for history in [never_told, events_went_back] {
+            assert_eq!(judged(Program::Etcd, &history, "watches"), (Vec::new(), false));
+        }
     }
 
     fn lease(call: u64, request: Request, revision: i64, answer: Answer) -> Operation {
@@ -249,11 +348,7 @@ mod tests {
     }
 
     fn leases(program: Program, stopped_from: u64) -> (Vec<String>, bool) {
-        let history = ended_early(stopped_from);
-        let mut checks = check_all(&history);
-        let told = set_aside(program, &history, &mut checks);
-        let leases = checks.iter().find(|check| check.name == "leases").unwrap();
-        (told, leases.passed())
+        judged(program, &ended_early(stopped_from), "leases")
     }
 
     #[test]
