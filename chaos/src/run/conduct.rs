@@ -227,12 +227,12 @@ fn tell(record: &barque_checks::history::FaultRecord) {
     );
 }
 
-/// The same content on all members, whenever there is peace; a compaction meanwhile spoils a look, not the run.
+/// The same content on all members, whenever there is peace.
 async fn note_states(site: &Site, recorder: &Recorder) -> anyhow::Result<()> {
     let states = watching::states(&site.cluster)
         .await
         .context("in a quiet time, all members must answer")?;
-    recorder.history(|history| history.states.extend(states.into_iter().flatten()));
+    recorder.history(|history| history.states.extend(states));
     Ok(())
 }
 
@@ -241,10 +241,9 @@ async fn last_look(site: &Site, clients: &Clients) -> anyhow::Result<()> {
     let looked = async {
         loop {
             let newest = watching::newest(&site.cluster, 0).await?;
-            let states = watching::states(&site.cluster).await?.unwrap_or_default();
-            let all_there = states.len() == site.cluster.len();
+            let states = watching::states(&site.cluster).await?;
             let same = states.iter().all(|state| state.revision == newest);
-            if all_there && same && clients.collector.collected() >= newest {
+            if same && clients.collector.collected() >= newest {
                 return anyhow::Ok(states);
             }
             sleep(Duration::from_millis(200)).await;

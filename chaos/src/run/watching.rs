@@ -6,7 +6,7 @@ use anyhow::Context;
 use barque_chaos::cluster::{Access, Cluster};
 use barque_checks::history::{LeaderRecord, MemberState};
 use barque_traffic::Recorder;
-use etcd_client::Client;
+use etcd_client::{Client, HashKvResponse};
 use tokio::time::{sleep, timeout};
 
 use super::site::Site;
@@ -66,18 +66,15 @@ pub async fn newest(cluster: &Cluster, index: usize) -> anyhow::Result<i64> {
     Ok(read.header().context("a read without header")?.revision())
 }
 
-/// What every member has at one revision; `None` for a revision that was compacted meanwhile.
-pub async fn states(cluster: &Cluster) -> anyhow::Result<Option<Vec<MemberState>>> {
+/// What every member has at one revision, or a later one if that was compacted.
+pub async fn states(cluster: &Cluster) -> anyhow::Result<Vec<MemberState>> {
     let revision = newest(cluster, 0).await?;
     let mut states = Vec::new();
     for index in 0..cluster.len() {
-        match state(cluster, index, revision).await {
-            Ok(state) => states.push(state),
-            Err(error) if format!("{error:#}").contains("compacted") => return Ok(None),
-            Err(error) => return Err(error.context(cluster.name(index).to_owned())),
-        }
+        let state = state(cluster, index, revision).await;
+        states.push(state.with_context(|| cluster.name(index).to_owned())?);
     }
-    Ok(Some(states))
+    Ok(states)
 }
 
 async fn state(cluster: &Cluster, index: usize, at: i64) -> anyhow::Result<MemberState> {
@@ -85,13 +82,50 @@ async fn state(cluster: &Cluster, index: usize, at: i64) -> anyhow::Result<Membe
     // The member has applied all up to there.
     let read = client.get("k/", None).await?;
     let revision = read.header().context("a read without header")?.revision();
-    let hash = client.hash_kv(at).await?;
+    let (hash, hash_revision) = hash(&mut client, at).await?;
     Ok(MemberState {
         member: Site::id(index),
         revision,
         compact_revision: hash.compact_version(),
         applied: 0,
         hash: hash.hash().into(),
-        hash_revision: at,
+        hash_revision,
     })
+}
+
+/// With the revision that it is of. Older releases of etcd refuse the compact revision itself, be it the newest, unless
+/// they are asked for the newest by no name.
+async fn hash(client: &mut Client, at: i64) -> anyhow::Result<(HashKvResponse, i64)> {
+    match client.hash_kv(at).await {
+        Err(error) if error.to_string().contains("compacted") => {
+            let hash = client.hash_kv(0).await?;
+            let revision = hash.header().context("a hash without header")?.revision();
+            Ok((hash, revision))
+        }
+        answer => Ok((answer?, at)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use barque_chaos::cluster::{Kind, Options};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn members_are_compared_at_a_newest_revision_that_is_compacted() {
+        for kind in [Kind::Etcd, Kind::Barque] {
+            let cluster = Cluster::start(kind, 1, Options::default()).await.unwrap();
+            let mut client = cluster.access(0).connect(ATTEMPT).await.unwrap();
+            let put = client.put("k/1", "v", None).await.unwrap();
+            let revision = put.header().unwrap().revision();
+            client.compact(revision, None).await.unwrap();
+            let states = states(&cluster).await.unwrap();
+            let of = |state: &MemberState| (state.revision, state.compact_revision, state.hash_revision);
+            assert_eq!(
+                states.iter().map(of).collect::<Vec<_>>(),
+                [(revision, revision, revision)]
+            );
+        }
+    }
 }
