@@ -5,10 +5,16 @@
 use std::time::Duration;
 
 use barque_checks::history::FaultRecord;
+use barque_traffic::compact;
 use rand::{Rng, seq::IndexedRandom};
 use tokio::time::sleep;
 
-use crate::{interpose, interpose::now_us, lasting, network::HostId, operator, world::World};
+use crate::{
+    interpose, interpose::now_us, lasting, left_behind::leave_behind, network::HostId, operator, world::World,
+};
+
+/// Long enough for another leader to do it.
+const COMPACTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -35,13 +41,17 @@ pub enum Kind {
     Frozen,
     Transfer,
     WallClock,
+    /// A machine goes down while everything is compacted.
+    Compaction,
+    /// A member that was away comes back by a snapshot.
+    LeftBehind,
     /// Two operators change the membership at the same time.
     Members,
     /// The data of a member is lost; it must not come back as it was, and is replaced.
     Wipe,
 }
 
-pub const ALL: [Kind; 20] = [
+pub const ALL: [Kind; 22] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::PowerCutAll,
@@ -60,6 +70,8 @@ pub const ALL: [Kind; 20] = [
     Kind::Frozen,
     Kind::Transfer,
     Kind::WallClock,
+    Kind::Compaction,
+    Kind::LeftBehind,
     Kind::Members,
     Kind::Wipe,
 ];
@@ -85,6 +97,8 @@ impl Kind {
             Kind::Frozen => "frozen member",
             Kind::Transfer => "leadership transfer",
             Kind::WallClock => "wall clock jump",
+            Kind::Compaction => "crash in a compaction",
+            Kind::LeftBehind => "return by snapshot",
             Kind::Members => "membership change",
             Kind::Wipe => "wiped and replaced",
         }
@@ -156,6 +170,8 @@ async fn act(world: &mut World, kind: Kind) -> Seen {
         Kind::FailingSync | Kind::FullDisk => broken_disk(world, kind == Kind::FullDisk).await,
         Kind::Transfer => operator::transfer(world).await,
         Kind::WallClock => wall_clock(world).await,
+        Kind::Compaction => crash_in_compaction(world).await,
+        Kind::LeftBehind => leave_behind(world).await,
         Kind::Members => operator::change_members(world).await,
         Kind::Wipe => operator::wipe(world).await,
         _ => kill(world).await,
@@ -211,6 +227,26 @@ async fn crash(world: &mut World, at: usize, power: bool) -> Seen {
     pause(world, 10, 6000).await;
     start(world, at);
     (vec![id], served.then(|| "it served until then".into()))
+}
+
+async fn crash_in_compaction(world: &mut World) -> Seen {
+    let at = victim(world);
+    let asked = world.members[(at + 1) % world.members.len()].id;
+    let compaction = tokio::spawn(compact(
+        world.target(),
+        asked,
+        COMPACTION_TIMEOUT,
+        world.recorder.clone(),
+        world.collector.clone(),
+    ));
+    pause(world, 0, 30).await;
+    let power = world.rng.random_bool(0.5);
+    let (members, served) = crash(world, at, power).await;
+    let compacted = compaction.await.ok().flatten();
+    let seen = served
+        .and(compacted)
+        .map(|revision| format!("compacted up to {revision} while it went down"));
+    (members, seen)
 }
 
 /// Power cuts while the cluster comes up for the first time; no kind that a run asks for.

@@ -7,6 +7,7 @@ mod host;
 mod hunt;
 mod interpose;
 mod lasting;
+mod left_behind;
 mod lives;
 mod member;
 mod network;

@@ -56,7 +56,7 @@ struct Simulated {
 async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Result<Simulated> {
     let mut world = World::new(seed, processes)?;
     let plan = plan(&mut world, seed);
-    let (recorder, collector) = (world.recorder.clone(), Collector::default());
+    let (recorder, collector) = (world.recorder.clone(), world.collector.clone());
     world.start_all()?;
     at_birth(&mut world).await;
     if !world.all_serve().await? {

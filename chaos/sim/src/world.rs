@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use barque_checks::history::MemberState;
-use barque_traffic::{Recorder, Target};
+use barque_traffic::{Collector, Recorder, Target};
 use hyper_util::rt::TokioIo;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
@@ -25,6 +25,7 @@ pub struct World {
     pub rng: StdRng,
     pub settings: Settings,
     pub recorder: Recorder,
+    pub collector: Collector,
     pub lives: Lives,
     /// Members that were added and never started.
     pub newcomers: HostId,
@@ -77,6 +78,7 @@ impl World {
             rng,
             settings,
             recorder,
+            collector: Collector::default(),
             lives,
             newcomers: 0,
             _dir: dir,

@@ -8,7 +8,7 @@ use pb::{kv_client::KvClient, lease_client::LeaseClient};
 use tokio::time::timeout;
 use tonic::{Status, transport::Channel};
 
-use crate::{Plan, Recorder, Target, outcome, translate};
+use crate::{Recorder, Target, outcome, translate};
 
 /// One client's connections, one for each member that it ever called.
 pub struct Caller {
@@ -20,12 +20,12 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub fn new(number: u32, target: Target, plan: &Plan, recorder: Recorder) -> Caller {
+    pub fn new(number: u32, target: Target, timeout: Duration, recorder: Recorder) -> Caller {
         Caller {
             number,
             target,
             recorder,
-            timeout: plan.timeout,
+            timeout,
             channels: BTreeMap::new(),
         }
     }

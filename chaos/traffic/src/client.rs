@@ -22,7 +22,7 @@ async fn call(
     next: impl Fn(&mut Choice) -> Request,
 ) {
     let mut choice = Choice::new(&plan, number);
-    let mut caller = Caller::new(number, target.clone(), &plan, recorder.clone());
+    let mut caller = Caller::new(number, target.clone(), plan.timeout, recorder.clone());
     let mut member = choice.member(&target.members);
     while !recorder.is_stopping() {
         let request = next(&mut choice);

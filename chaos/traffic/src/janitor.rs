@@ -1,16 +1,16 @@
-//! A client that compacts now and then, never beyond what the collector has.
+//! Clients that compact, never beyond what the collector has: one now and then, another when it is told to.
 
 use std::time::Duration;
 
-use barque_checks::history::Request;
+use barque_checks::history::{Outcome, Request};
 use rand::Rng;
 use tokio::time::sleep;
 
-use crate::{Collector, Plan, Recorder, Target, caller::Caller, choice::Choice};
+use crate::{COMPACTOR, Collector, Plan, Recorder, Target, caller::Caller, choice::Choice};
 
 pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder, collector: Collector) {
     let mut choice = Choice::new(&plan, number);
-    let mut caller = Caller::new(number, target.clone(), &plan, recorder.clone());
+    let mut caller = Caller::new(number, target.clone(), plan.timeout, recorder.clone());
     let mut compacted = 0;
     while !recorder.is_stopping() {
         sleep(Duration::from_millis(choice.rng.random_range(500..3000))).await;
@@ -32,4 +32,18 @@ pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder, co
             caller.call(choice.member(&target.members), read).await;
         }
     }
+}
+
+/// Compacts everything that the collector has, and says up to which revision if that was acknowledged.
+pub async fn compact(
+    target: Target,
+    member: u32,
+    timeout: Duration,
+    recorder: Recorder,
+    collector: Collector,
+) -> Option<i64> {
+    let revision = collector.collected();
+    let mut caller = Caller::new(COMPACTOR, target, timeout, recorder);
+    let outcome = caller.call(member, Request::Compact { revision }).await;
+    matches!(outcome, Outcome::Done(_)).then_some(revision)
 }

@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 use tonic::transport::Channel;
 
 pub use collector::Collector;
+pub use janitor::compact;
 pub use record::Recorder;
 
 /// The cluster that is called.
@@ -62,6 +63,7 @@ const WATCHERS: u32 = 100;
 const TENANTS: u32 = 200;
 const JANITOR: u32 = 300;
 const COLLECTOR: u32 = 301;
+const COMPACTOR: u32 = 302;
 
 /// Tasks that run until they are dropped.
 pub type Tasks = Vec<BoxFuture<'static, ()>>;

@@ -10,7 +10,7 @@ use crate::{Plan, Recorder, Target, caller::Caller, choice::Choice};
 
 pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder) {
     let mut choice = Choice::new(&plan, number);
-    let mut caller = Caller::new(number, target.clone(), &plan, recorder.clone());
+    let mut caller = Caller::new(number, target.clone(), plan.timeout, recorder.clone());
     let mut count = 0;
     while !recorder.is_stopping() {
         count += 1;
