@@ -44,9 +44,15 @@ pub async fn change_members(world: &mut World) -> Seen {
     let nowhere = vec![format!("http://m{}:{PEER_PORT}", NOWHERE + world.newcomers)];
     let usual = vec![peer_url(id)];
     let both = vec![peer_url(id), format!("http://m{NOWHERE}:{PEER_PORT}")];
-    let (added, updated) = {
-        let world = &*world;
-        tokio::join!(add(world, nowhere, false), update(world, member, both))
+    // Who begins has looked at the membership, and perhaps changed it, when the other begins to look.
+    let update_first = world.rng.random_bool(0.5);
+    let (adding, updating) = (add(world, nowhere, false), update(world, member, both));
+    let (added, updated) = match update_first {
+        true => {
+            let (updated, added) = tokio::join!(updating, adding);
+            (added, updated)
+        }
+        false => tokio::join!(adding, updating),
     };
     remove_newcomers(world).await;
     // However it ended, the URL that works is the only one again.
