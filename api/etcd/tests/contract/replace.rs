@@ -124,7 +124,7 @@ async fn a_lost_member_is_replaced(kind: Kind) {
     std::fs::remove_dir_all(cluster.data_dir(lost)).unwrap();
     let said = until_success(&etcdctl, &["member", "remove", &id], silent).await;
     assert!(
-        said.starts_with(&format!("Member {id} removed from cluster")),
+        said.starts_with(&format!("Member {id:>16} removed from cluster")),
         "{said}"
     );
 
@@ -177,7 +177,7 @@ async fn a_lost_member_is_replaced(kind: Kind) {
     )
     .await;
     assert!(
-        said.starts_with(&format!("Member {id} updated in cluster")),
+        said.starts_with(&format!("Member {id:>16} updated in cluster")),
         "{said}"
     );
     assert_eq!(members(&both).await[cluster.name(dies)][3], url);
