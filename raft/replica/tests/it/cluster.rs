@@ -276,6 +276,11 @@ pub async fn write(replica: &Replica, key: &str, value: &str) -> Result<Revision
     }
 }
 
+/// Writes until it is acknowledged: whoever led when a member went may have been that one, and take a write with it.
+pub async fn write_until_acknowledged(replica: &Replica, key: &str, value: &str) {
+    within(async { while write(replica, key, value).await.is_err() {} }).await;
+}
+
 /// What the local state holds, without asking anybody.
 pub fn local(replica: &Replica, key: &str) -> Option<String> {
     let found = replica.store().reader().get(key.as_bytes(), Revision(0)).unwrap();

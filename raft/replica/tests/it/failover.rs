@@ -10,7 +10,7 @@ use std::{
 
 use barque_replica::{ProposeError, ReadBarrierError, Replica};
 
-use crate::cluster::{Cluster, count, read, within, write};
+use crate::cluster::{Cluster, count, read, within, write, write_until_acknowledged};
 
 /// Writes numbered keys until told to stop; returns those that were acknowledged, and how many were not.
 async fn writer(replica: Replica, name: usize, stop: Arc<AtomicBool>) -> (Vec<String>, usize) {
@@ -47,7 +47,7 @@ async fn a_killed_leader_takes_no_acknowledged_write_along() {
         write(cluster.replica(others[0]), "before", "kill").await.unwrap();
         cluster.kill(leader).await;
         let killed = Instant::now();
-        within(async { while write(cluster.replica(others[1]), "after", "kill").await.is_err() {} }).await;
+        write_until_acknowledged(cluster.replica(others[1]), "after", "kill").await;
         println!(
             "from the kill to the next acknowledged write: {:?}",
             killed.elapsed()
@@ -83,16 +83,22 @@ async fn without_a_quorum_nothing_is_written_or_read_and_the_failure_is_definite
     cluster.kill(2).await;
     let refused = write(cluster.replica(0), "b", "2").await.unwrap_err();
     assert!(
-        matches!(refused, ProposeError::NoLeader | ProposeError::TimedOut),
+        matches!(
+            refused,
+            ProposeError::LeaderChanged | ProposeError::NoLeader | ProposeError::TimedOut
+        ),
         "{refused:?}"
     );
     let unread = cluster.replica(0).read_barrier().await.unwrap_err();
     assert!(
-        matches!(unread, ReadBarrierError::NoLeader | ReadBarrierError::TimedOut),
+        matches!(
+            unread,
+            ReadBarrierError::LeaderChanged | ReadBarrierError::NoLeader | ReadBarrierError::TimedOut
+        ),
         "{unread:?}"
     );
     cluster.start(1).await;
-    within(async { while write(cluster.replica(0), "c", "3").await.is_err() {} }).await;
+    write_until_acknowledged(cluster.replica(0), "c", "3").await;
     assert_eq!(read(cluster.replica(1), "a").await.as_deref(), Some("1"));
 }
 

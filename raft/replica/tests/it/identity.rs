@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, read, within, write};
+use crate::cluster::{Cluster, read, within, write, write_until_acknowledged};
 
 fn identity_file(data_dir: &Path) -> PathBuf {
     data_dir.join("member").join("identity.json")
@@ -56,7 +56,7 @@ async fn a_wiped_member_is_refused_by_its_peers() {
     cluster.new_cluster = false;
     let refused = cluster.try_start(2).await.unwrap_err().to_string();
     assert!(refused.contains("has already been bootstrapped"), "{refused}");
-    write(cluster.replica(0), "b", "2").await.unwrap();
+    write_until_acknowledged(cluster.replica(0), "b", "2").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

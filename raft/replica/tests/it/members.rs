@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use barque_replica::{MemberConfig, MemberError, MemberId};
 
-use crate::cluster::{Cluster, count, read, within, write};
+use crate::cluster::{Cluster, count, read, within, write, write_until_acknowledged};
 
 /// Three members, and the address of a fourth.
 async fn with_a_newcomer() -> (Cluster, MemberConfig) {
@@ -129,7 +129,7 @@ async fn a_wiped_member_is_replaced_at_its_own_address_and_the_new_one_is_as_goo
 
     // It survives the loss of another.
     cluster.kill(other).await;
-    within(async { while write(cluster.replica(lost), "k/after", "v").await.is_err() {} }).await;
+    write_until_acknowledged(cluster.replica(lost), "k/after", "v").await;
     // And when it is wiped in its turn, it is refused like any other.
     cluster.start(other).await;
     cluster.ready(other).await;
@@ -223,7 +223,7 @@ async fn a_member_is_found_at_its_new_address() {
     );
     // Both directions: two of three are enough only with it.
     cluster.kill(other).await;
-    within(async { while write(cluster.replica(moved), "two", "left").await.is_err() {} }).await;
+    write_until_acknowledged(cluster.replica(moved), "two", "left").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-use crate::cluster::{Cluster, local, read, write};
+use crate::cluster::{Cluster, local, read, write, write_until_acknowledged};
 
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -69,7 +69,7 @@ async fn peers_of_one_authority_form_a_cluster_and_others_stay_outside() {
     assert_eq!(read(cluster.replica(1), "a").await.as_deref(), Some("1"));
 
     cluster.kill(2).await;
-    write(cluster.replica(0), "b", "2").await.unwrap();
+    write_until_acknowledged(cluster.replica(0), "b", "2").await;
     cluster.tls[2] = Some(theirs.peer());
     cluster.start(2).await;
     let outside = cluster.replica(2).read_barrier().await;
