@@ -203,7 +203,7 @@ impl MemberMetrics {
         page.gauge(
             "etcd_debugging_lease_granted",
             "Leases",
-            store.leases().len() as u64,
+            store.leases().map_or(0, |leases| leases.len() as u64),
         )
     }
 

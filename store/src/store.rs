@@ -155,10 +155,8 @@ impl Store {
     ///
     /// # Panics
     /// When the storage engine cannot read them: the member cannot go on. [`Reader::leases`] returns the error.
-    pub fn leases(&self) -> Vec<(LeaseId, i64, i64)> {
-        self.reader()
-            .leases()
-            .expect("the leases of an open store can be read")
+    pub fn leases(&self) -> Result<Vec<(LeaseId, i64, i64)>, ReadError> {
+        self.reader().leases()
     }
 
     /// The alarms that are active, by member.

@@ -103,7 +103,7 @@ impl Shared {
     async fn lease_leases(&self, _: LeaseLeasesRequest) -> Result<LeaseLeasesResponse, Error> {
         self.refuse_on_learner()?;
         self.barrier().await?;
-        let leases = self.replica.store().leases();
+        let leases = self.replica.store().leases()?;
         Ok(LeaseLeasesResponse {
             header: Some(self.current_header()),
             leases: leases

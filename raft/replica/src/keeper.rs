@@ -197,7 +197,8 @@ impl Keeper {
     // --- expiring ---
 
     /// Follows leadership: loads the leases when this member begins to lead, forgets them when it ends.
-    pub async fn run(self) {
+    /// An error: the leases cannot be read, and nobody would end them.
+    pub async fn run(self) -> Result<(), String> {
         let mut leadership = self.leadership.clone();
         let mut led = None;
         let mut checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
@@ -206,7 +207,7 @@ impl Keeper {
             let leads = now.is_self.then_some(now.term);
             if leads != led {
                 led = leads;
-                self.change(leads);
+                self.change(leads)?;
                 checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
             }
             let changed = self.lessor.changed.notified();
@@ -220,7 +221,10 @@ impl Keeper {
                 led
             };
             tokio::select! {
-                changed = leadership.changed() => if changed.is_err() { return self.lessor.stop() },
+                changed = leadership.changed() => if changed.is_err() {
+                    self.lessor.stop();
+                    return Ok(());
+                },
                 () = changed => {}
                 Some(term) = due, if led.is_some() => {
                     self.expire(term).await;
@@ -233,13 +237,16 @@ impl Keeper {
         }
     }
 
-    fn change(&self, leads: Option<u64>) {
+    fn change(&self, leads: Option<u64>) -> Result<(), String> {
         let Some(term) = leads else {
-            return self.lessor.stop();
+            self.lessor.stop();
+            return Ok(());
         };
         // What is applied after this is told to the lessor; what was before is in the store.
         self.lessor.begin(term);
-        self.lessor.load(term, self.store.leases(), Instant::now());
+        let leases = self.store.leases().map_err(|error| error.to_string())?;
+        self.lessor.load(term, leases, Instant::now());
+        Ok(())
     }
 
     async fn expire(&self, term: u64) {

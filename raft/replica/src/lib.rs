@@ -13,7 +13,9 @@ mod data_dir;
 mod error;
 mod host;
 mod identity;
+mod installing;
 mod keeper;
+mod known_peers;
 mod leadership;
 mod lessor;
 mod lifecycle;
@@ -25,14 +27,17 @@ mod proposals;
 mod proposer;
 mod quota;
 mod raft_config;
+mod refusal;
 mod replica;
 mod retention;
 mod running;
+mod sealed;
 mod snapshot;
 mod start;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod tasks;
 mod types;
 mod waiters;
 

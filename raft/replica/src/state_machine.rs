@@ -29,6 +29,7 @@ use crate::{
     batch::{batch_header, lease_events},
     blocking::block,
     codec,
+    installing::Installing,
     lessor::Lessor,
     log_store::Durable,
     metrics::{Counters, count},
@@ -62,6 +63,7 @@ struct Shared {
     compaction: Arc<Notify>,
     log_size: Arc<LogSize>,
     snapshot_dir: PathBuf,
+    installing: Installing,
     next_snapshot: AtomicU64,
     /// Names the life of this database to receivers of its files.
     source: AtomicU64,
@@ -74,6 +76,7 @@ pub struct Parts {
     pub applier: Applier,
     pub flushed: FlushedState,
     pub durable: Durable,
+    pub applied: Arc<Applied>,
     pub waiters: Arc<Waiters>,
     pub lessor: Arc<Lessor>,
     pub counters: Arc<Counters>,
@@ -81,6 +84,7 @@ pub struct Parts {
     pub compaction: Arc<Notify>,
     pub log_size: Arc<LogSize>,
     pub snapshot_dir: PathBuf,
+    pub installing: Installing,
 }
 
 fn storage_error(error: StoreError) -> io::Error {
@@ -92,18 +96,18 @@ fn storage_error(error: StoreError) -> io::Error {
 
 impl StateMachine {
     pub fn new(parts: Parts) -> Self {
-        let applied = Arc::new(Applied::new(parts.applier.applied()));
         let shared = Shared {
             applier: Mutex::new(parts.applier),
             flushed: parts.flushed,
             durable: parts.durable,
-            applied,
+            applied: parts.applied,
             waiters: parts.waiters,
             lessor: parts.lessor,
             counters: parts.counters,
             compaction: parts.compaction,
             log_size: parts.log_size,
             snapshot_dir: parts.snapshot_dir,
+            installing: parts.installing,
             next_snapshot: AtomicU64::new(0),
             source: AtomicU64::new(rand::random()),
             starting: AtomicBool::new(true),
@@ -305,6 +309,9 @@ impl Shared {
             .dir
             .ok_or_else(|| io::Error::other("a snapshot without files cannot be installed"))?;
         let mut applier = self.applier.lock();
+        if let Some(last) = &meta.last_log_id {
+            self.installing.begin(codec::position(last))?;
+        }
         applier.install(dir.path()).map_err(storage_error)?;
         let (applied, flushed) = (applier.applied(), applier.flushed());
         drop(applier);

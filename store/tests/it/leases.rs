@@ -33,7 +33,7 @@ fn line_17_revoke_deletes_in_one_revision_in_key_order() {
         };
         assert_eq!(revision, Revision(5));
         assert_eq!(fixture.history(5), ["5:del a=<1", "5:del b=<1", "5:del c=<1"]);
-        assert!(fixture.store.leases().is_empty() && keys(fixture, 5).is_empty());
+        assert!(fixture.store.leases().unwrap().is_empty() && keys(fixture, 5).is_empty());
         assert_eq!(fixture.apply(revoke(5)).unwrap_err(), CommandError::LeaseNotFound);
         assert_eq!(
             fixture.apply(put_with_lease("a", "1", 5)).unwrap_err(),
@@ -76,7 +76,7 @@ fn checkpoints_keep_what_remains() {
         };
         fixture.apply(Op::LeaseCheckpoint(checkpoint)).unwrap();
         assert_eq!(
-            fixture.store.leases(),
+            fixture.store.leases().unwrap(),
             [(LeaseId(-3), 60, 60), (LeaseId(7), 30, 11)]
         );
     });

@@ -164,7 +164,7 @@ fn check_reads(store: &Store, model: &Model, queries: &[Range]) {
             model.compact
         );
     }
-    assert_eq!(store.leases(), model.leases());
+    assert_eq!(store.leases().unwrap(), model.leases());
     for lease in 1..4 {
         assert_eq!(
             reader.lease_keys(LeaseId(lease)).unwrap(),

@@ -30,7 +30,7 @@ use super::{
     link::{Address, channel},
 };
 use crate::{
-    MemberConfig, ReplicaConfig, StartError, codec, identity, planted,
+    MemberConfig, ReplicaConfig, StartError, codec, identity, planted, refusal,
     types::{Me, Membership},
 };
 
@@ -147,11 +147,11 @@ impl Other {
         }
         let listed = reply.members.iter().any(|member| member.id == me.member_id);
         if reply.initialized && !reply.members.is_empty() && !listed {
-            return Err(StartError::Identity(identity::removed(me.member_id)));
+            return Err(StartError::Identity(refusal::removed(me.member_id)));
         }
         match reply.known_incarnation {
             known if known != 0 && known != me.incarnation => {
-                Err(StartError::Identity(identity::already_bootstrapped(me.member_id)))
+                Err(StartError::Identity(refusal::wiped(me.member_id)))
             }
             _ if reply.member_id != self.member_id => Ok(Err(format!(
                 "member {:x} answers there, not {:x}",
@@ -244,7 +244,7 @@ impl Inquiry {
             }
         }
         Err(StartError::Identity(match taken {
-            Some(member_id) => identity::already_bootstrapped(member_id),
+            Some(member_id) => refusal::wiped(member_id),
             None => format!(
                 "the existing cluster has no member with the peer URLs {}: run `etcdctl member add` first",
                 peer_urls.join(",")
@@ -265,7 +265,7 @@ impl Inquiry {
                 return Err(StartError::Identity(of_another_cluster(reply, cluster_id)));
             }
             if reply.known_incarnation != 0 {
-                return Err(StartError::Identity(identity::already_bootstrapped(member_id)));
+                return Err(StartError::Identity(refusal::wiped(member_id)));
             }
         }
         Ok((cluster_id, member_id))
@@ -336,7 +336,11 @@ mod tests {
     use tokio_stream::wrappers::TcpListenerStream;
 
     use super::*;
-    use crate::{config::tests::example, identity::KnownPeers, types::Node};
+    use crate::{
+        config::tests::example,
+        known_peers::{KnownPeers, Told},
+        types::{Node, Start},
+    };
 
     /// The members a, b and c of one cluster; the peers' listeners are bound from the start.
     struct Cluster {
@@ -373,13 +377,20 @@ mod tests {
                 cluster_id: identity::cluster_id(&self.config.initial_cluster, token),
                 member_id: identity::member_id(&self.config.initial_cluster[number].peer_urls, token),
                 incarnation,
+                start: Start { number: 1, life: 1 },
             }
         }
 
         fn known(&self, number: usize) -> Arc<KnownPeers> {
             let dir = self.dir.path().join(number.to_string());
             std::fs::create_dir_all(&dir).unwrap();
-            Arc::new(KnownPeers::load(Path::new(&dir)).unwrap())
+            let dir = Path::new(&dir);
+            if !KnownPeers::path(dir).exists() {
+                KnownPeers::create(dir).unwrap();
+            }
+            let known = KnownPeers::load(dir, false).unwrap().unwrap();
+            known.expect((0..3).map(|number| self.me(number, 0).member_id));
+            Arc::new(known)
         }
 
         /// Begins to answer questions, as a member whose own incarnation is its number.
@@ -425,7 +436,13 @@ mod tests {
         let mut cluster = Cluster::new();
         let (first, second) = (cluster.me(0, 100), cluster.me(0, 101));
         // Only b remembers the first data directory.
-        let b_knows = cluster.known(1).check(first.member_id, first.incarnation);
+        let b_knows = cluster.known(1).check(
+            first.member_id,
+            Told {
+                incarnation: first.incarnation,
+                start: None,
+            },
+        );
         assert_eq!(b_knows.unwrap(), Ok(()));
         let c = cluster.serve(2);
         let inquiry = Inquiry::new(&cluster.config, None).unwrap();

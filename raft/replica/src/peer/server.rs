@@ -16,7 +16,8 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
 
 use super::{
-    Gate, MAX_MESSAGE_BYTES, append, discovery::Directory, listener::Incoming, snapshot_receive::Receiver,
+    Gate, MAX_MESSAGE_BYTES, agreement::contradiction, append, discovery::Directory, listener::Incoming,
+    snapshot_receive::Receiver,
 };
 use crate::{
     KeepAlive, MemberError, ReadBarrierError,
@@ -52,7 +53,11 @@ impl PeerService {
         drop(self.member.set(member));
     }
 
+    /// One that must stop votes and acknowledges no more.
     fn member(&self) -> Result<&Arc<Running>, Status> {
+        if self.gate.is_stopping() {
+            return Err(Status::unavailable("the member stops"));
+        }
         self.member
             .get()
             .ok_or_else(|| Status::unavailable("the member is starting"))
@@ -113,10 +118,18 @@ impl RaftService for PeerService {
 
     async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Reply<Self::AppendStream> {
         let raft = self.raft()?;
+        let (log, gate) = (self.member()?.log.clone(), self.gate.clone());
         // The stream ends at the first message that cannot be read; its replies then end too.
-        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), |message| {
+        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |message| {
             let read = message.map_err(|status| status.to_string());
             let read = read.and_then(|message| append::request_from_pb(message).map_err(|e| e.to_string()));
+            let read = read.and_then(|request| match contradiction(&log, &request) {
+                None => Ok(request),
+                Some(reason) => {
+                    gate.stop(reason.clone());
+                    Err(reason)
+                }
+            });
             read.inspect_err(|error| tracing::debug!(error, "an append stream ended"))
                 .ok()
         });
@@ -185,13 +198,16 @@ impl RaftService for PeerService {
     }
 
     async fn read_index(&self, _: Request<pb::ReadIndexRequest>) -> Reply<pb::ReadIndexReply> {
-        let index = self
+        let at = self
             .member()?
             .barrier
             .leader_read_index()
             .await
             .map_err(read_error)?;
-        Ok(self.reply(pb::ReadIndexReply { index }))
+        Ok(self.reply(pb::ReadIndexReply {
+            index: at.index,
+            term: at.term,
+        }))
     }
 
     async fn confirm(&self, request: Request<pb::ConfirmRequest>) -> Reply<pb::ConfirmReply> {

@@ -5,6 +5,7 @@ mod failover;
 mod identity;
 mod leases;
 mod members;
+mod promises;
 mod reading;
 mod snapshots;
 mod tls;
