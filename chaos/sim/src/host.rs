@@ -16,7 +16,7 @@ use barque_wal::{Driver, Recovered, Wal, WalConfig, files::CutFiles};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::network::{HostId, Network};
 
@@ -137,17 +137,25 @@ impl Host for SimHost {
     }
 }
 
-/// The log's writer: each batch takes as long as the disk takes.
+/// The log's writer: each batch takes as long as the disk takes, and so does the mark after a pause.
 async fn drive(mut driver: Driver, disk: Arc<Disk>) {
     loop {
-        std::future::poll_fn(|cx| match driver.poll_work(cx.waker()) {
+        let pause = driver.pause();
+        let work = std::future::poll_fn(|cx| match driver.poll_work(cx.waker()) {
             true => std::task::Poll::Ready(()),
             false => std::task::Poll::Pending,
-        })
-        .await;
+        });
+        let rests = match pause {
+            Some(pause) => timeout(pause, work).await.is_err(),
+            None => {
+                work.await;
+                false
+            }
+        };
         sleep(disk.latency()).await;
         disk.syncs.fetch_add(1, Ordering::Relaxed);
-        if !driver.work() {
+        let goes_on = if rests { driver.rest() } else { driver.work() };
+        if !goes_on {
             return;
         }
     }

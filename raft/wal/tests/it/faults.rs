@@ -9,6 +9,8 @@ use barque_wal::{
 
 use crate::{DIR, done, entries, entry, finish, indexes, open, tiny};
 
+const MARK_BYTES: u64 = 8192;
+
 fn path(seq: u64) -> std::path::PathBuf {
     Path::new(DIR).join(format!("{seq:016x}.wal"))
 }
@@ -70,7 +72,7 @@ fn everything_queued_behind_an_error_fails_in_order() {
 fn a_full_disk_is_an_error_and_no_damage() {
     let files = CutFiles::new(3);
     let (wal, _) = open(&files).unwrap();
-    files.limit(Some(2 * tiny().segment_bytes + 100));
+    files.limit(Some(2 * tiny().segment_bytes + MARK_BYTES + 100));
     let mut last = 0;
     let error = loop {
         match finish(|done| wal.append(vec![entry(1, last + 1, vec![7u8; 1000])], done)) {
@@ -92,7 +94,7 @@ fn a_full_disk_is_an_error_and_no_damage() {
 fn room_that_a_purge_made_is_used() {
     let files = CutFiles::new(4);
     let (wal, _) = open(&files).unwrap();
-    files.limit(Some(3 * tiny().segment_bytes + 100));
+    files.limit(Some(3 * tiny().segment_bytes + MARK_BYTES + 100));
     for index in 1..400 {
         finish(|done| wal.append(vec![entry(1, index, vec![7u8; 1000])], done)).unwrap();
         if index > 8 && index % 4 == 0 {
@@ -242,6 +244,8 @@ fn recycled_segments_do_not_bring_old_entries_back() {
             files.restore();
             let (again, known) = open(&files).unwrap();
             assert_eq!(known.last, Some((1, index)));
+            // What an older log left in the file is not taken for a batch that was torn.
+            assert_eq!(known.end.map(|end| end.torn_bytes), Some(0));
             wal = again;
         }
     }
@@ -270,7 +274,9 @@ fn a_torn_batch_does_not_come_back_behind_new_entries() {
     let (wal, _) = open(&files).unwrap();
     finish(|done| wal.append(vec![entry(1, 1, "one")], done)).unwrap();
     finish(|done| wal.append(vec![entry(1, 2, "two"), entry(1, 3, "three")], done)).unwrap();
+    files.halt();
     wal.close();
+    files.restore();
     // Header block, start frame, the first entry and its payload of 3 bytes.
     files.flip(&path(1), 4096 + 80 + 40 + 33).unwrap();
     let (wal, known) = open(&files).unwrap();
