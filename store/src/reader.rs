@@ -9,8 +9,10 @@ use barque_proto::command::Range;
 use bytes::Bytes;
 
 use crate::{
-    Head, IndexTerm, KeyRange, KeyValue, LeaseId, ReadError, Revision, codec, read::Keyspace,
-    store::Published, watch::Changes,
+    Head, IndexTerm, KeyRange, KeyValue, LeaseId, ReadError, Revision, StoreError, codec,
+    read::Keyspace,
+    store::Published,
+    watch::{Changes, Event},
 };
 
 /// A consistent view of the keyspace at one head. Holding it pins old files on disk: keep it short.
@@ -133,5 +135,11 @@ impl Reader {
         max_bytes: usize,
     ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
         self.keyspace().history(range, from, max_bytes)
+    }
+
+    /// The versions before `events`, of those that were left in the store; `None` for one that is compacted by now,
+    /// and where there is nothing to read.
+    pub fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
+        self.keyspace().previous(events)
     }
 }

@@ -179,17 +179,11 @@ impl WatchBody {
             EventKind::Put => self.selects(&event.kv)?,
             EventKind::Delete => false,
         };
-        let was = match &event.prev {
-            Some(prev) => self.selects(prev)?,
-            None if event.kind == EventKind::Put && event.kv.create_revision == event.kv.mod_revision => {
-                false
-            }
-            // What it was is compacted, so it cannot be said how it changed: the client must list again.
-            None => {
-                return Err(Status::expired(
-                    "too old resource version: the previous version is gone",
-                ));
-            }
+        let put = event.kind == EventKind::Put;
+        let was = match event.prev.exists() {
+            false if put && event.kv.create_revision == event.kv.mod_revision => false,
+            true if put && self.selection.is_everything() => true,
+            _ => self.selects(self.previous(event)?)?,
         };
         Ok(match (was, is) {
             (false, true) => Some(Seen::Added),
@@ -197,6 +191,13 @@ impl WatchBody {
             (true, false) => Some(Seen::Deleted),
             (false, false) => None,
         })
+    }
+
+    /// What the object was before; large ones are read from disk by the first watcher that asks.
+    fn previous<'e>(&self, event: &'e Event) -> Result<&'e KeyValue, Status> {
+        let prev = self.subscriber.previous(event).map_err(Status::internal)?;
+        // What it was is compacted, so it cannot be said how it changed: the client must list again.
+        prev.ok_or_else(|| Status::expired("too old resource version: the previous version is gone"))
     }
 
     fn selects(&self, kv: &KeyValue) -> Result<bool, Status> {
@@ -331,7 +332,7 @@ impl Seen {
         match self {
             Seen::Added | Seen::Modified => Ok(kv_ref(&event.kv)),
             Seen::Deleted => {
-                let prev = event.prev.as_ref();
+                let prev = event.prev.get();
                 let prev = prev.ok_or_else(|| Status::internal("a deletion without the version before"))?;
                 Ok(StoredRef {
                     revision,

@@ -1,4 +1,6 @@
 //! Events of the past: `log` walked in order, its values fetched in batches from `cur` and `hist`.
+//!
+//! The versions before the events are fetched for those who ask, by [`Keyspace::previous`].
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use crate::{
     codec::{self, LogOp, LogRow},
     keys::{self, Version},
     kv::{Bounds, Cursor, Family},
-    watch::{Changes, Encodings, Event, EventKind},
+    watch::{Changes, Encodings, Event, EventKind, Previous},
 };
 
 /// Changes whose values are fetched together; a revision is never divided.
@@ -61,9 +63,9 @@ impl Keyspace<'_> {
     }
 
     fn resolve_window(&self, window: Vec<Change>) -> Result<Vec<Changes>, StoreError> {
-        let rows = self.fetch(&window)?;
+        let mut rows = self.put_rows(&window)?.into_iter();
         let mut history: Vec<Changes> = Vec::new();
-        for (change, (row, prev)) in window.into_iter().zip(rows) {
+        for change in window {
             let revision = change.at.revision();
             if history.last().is_none_or(|last| last.revision != revision) {
                 history.push(Changes {
@@ -78,12 +80,12 @@ impl Keyspace<'_> {
             let prev = match earlier_in_revision(events, &change) {
                 // Contract line 25: the version before is that of the revision before.
                 Some(earlier) => earlier.prev.clone(),
-                None => prev
-                    .map(|row| codec::key_value(change.key.clone(), &row))
-                    .transpose()?,
+                None => self
+                    .readable_prev(&change)
+                    .map_or(Previous::NONE, |version| Previous::stored(version, 0)),
             };
             let event = match change.op {
-                LogOp::Put => put_event(change, row, prev)?,
+                LogOp::Put => put_event(change, rows.next().flatten(), prev)?,
                 LogOp::Delete => delete_event(change.key, revision, prev),
             };
             events.push(event);
@@ -91,32 +93,33 @@ impl Keyspace<'_> {
         Ok(history)
     }
 
-    /// For each change its record (of a put) and the record before (when that revision is retained).
-    #[allow(clippy::type_complexity)]
-    fn fetch(&self, window: &[Change]) -> Result<Vec<(Option<Bytes>, Option<Bytes>)>, StoreError> {
-        let mut wanted = Vec::new();
-        for change in window {
-            if change.op == LogOp::Put {
-                wanted.push((change.key.clone(), change.at));
-            }
-            wanted.extend(self.readable_prev(change).map(|prev| (change.key.clone(), prev)));
-        }
+    /// The records of the puts.
+    fn put_rows(&self, window: &[Change]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let puts = window.iter().filter(|change| change.op == LogOp::Put);
+        let wanted: Vec<_> = puts.map(|change| (change.key.clone(), change.at)).collect();
+        self.versions(&wanted)
+    }
+
+    /// See [`Reader::previous`](crate::Reader::previous).
+    pub fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
+        let version = |event: &Event| {
+            let retained = event.kv.mod_revision.0 > self.compact_revision;
+            event.prev.unread().filter(|_| retained)
+        };
+        let wanted: Vec<_> = events
+            .iter()
+            .filter_map(|event| Some((event.kv.key.clone(), version(event)?)))
+            .collect();
         let mut rows = self.versions(&wanted)?.into_iter();
-        let mut fetched = Vec::with_capacity(window.len());
-        for change in window {
-            let row = if change.op == LogOp::Put {
-                rows.next().flatten()
-            } else {
-                None
+        let read = |event: &&Event| {
+            let Some(version) = version(event) else {
+                return Ok(None);
             };
-            let prev = if self.readable_prev(change).is_some() {
-                rows.next().flatten()
-            } else {
-                None
-            };
-            fetched.push((row, prev));
-        }
-        Ok(fetched)
+            let key = event.kv.key.clone();
+            let row = rows.next().flatten().ok_or_else(|| lost(&key, version))?;
+            codec::key_value(key, &row).map(Some)
+        };
+        events.iter().map(read).collect()
     }
 
     /// The state before a change can be read when its revision, the one before, is not compacted.
@@ -163,14 +166,8 @@ fn next_window(
     Ok((window, None))
 }
 
-fn put_event(change: Change, row: Option<Bytes>, prev: Option<KeyValue>) -> Result<Event, StoreError> {
-    let row = row.ok_or_else(|| StoreError::Corrupt {
-        what: "history",
-        detail: format!(
-            "{:?} has no version {:?}, though it is retained",
-            change.key, change.at
-        ),
-    })?;
+fn put_event(change: Change, row: Option<Bytes>, prev: Previous) -> Result<Event, StoreError> {
+    let row = row.ok_or_else(|| lost(&change.key, change.at))?;
     let kv = codec::key_value(change.key, &row)?;
     Ok(Event {
         kind: EventKind::Put,
@@ -180,8 +177,15 @@ fn put_event(change: Change, row: Option<Bytes>, prev: Option<KeyValue>) -> Resu
     })
 }
 
+fn lost(key: &Bytes, version: Version) -> StoreError {
+    StoreError::Corrupt {
+        what: "history",
+        detail: format!("{key:?} has no version {version:?}, though it is retained"),
+    }
+}
+
 /// Of a deletion only key and revision are told.
-pub fn delete_event(key: Bytes, revision: Revision, prev: Option<KeyValue>) -> Event {
+pub fn delete_event(key: Bytes, revision: Revision, prev: Previous) -> Event {
     let kv = KeyValue {
         key,
         mod_revision: revision,
@@ -196,10 +200,6 @@ pub fn delete_event(key: Bytes, revision: Revision, prev: Option<KeyValue>) -> E
 }
 
 fn size(changes: &Changes) -> usize {
-    let of = |kv: &KeyValue| kv.key.len() + kv.value.len();
-    changes
-        .events
-        .iter()
-        .map(|event| of(&event.kv) + event.prev.as_ref().map_or(0, of))
-        .sum()
+    let of = |event: &Event| event.kv.key.len() + event.kv.value.len();
+    changes.events.iter().map(of).sum()
 }

@@ -69,7 +69,7 @@ impl Subscriber {
         }
         let mut delivered = 0;
         for changes in &scan.changes {
-            delivered += self.deliver(changes, Audience::Scanned, out);
+            delivered += self.deliver(changes, Audience::Scanned, out)?;
         }
         for &slot in &scan.slots {
             let watcher = self.watchers.get_mut(slot);

@@ -10,6 +10,7 @@
 mod catch_up;
 mod hub;
 mod interest;
+mod previous;
 mod range_tree;
 mod ring;
 mod subscriber;
@@ -21,9 +22,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 pub use hub::{Hub, HubMetrics};
+pub use previous::Previous;
 pub use subscriber::Subscriber;
 
-use crate::{KeyRange, KeyValue, ReadError, Revision};
+use crate::{KeyRange, KeyValue, ReadError, Revision, StoreError};
 
 /// Everything one main revision changed, in sub-revision order.
 #[derive(Debug)]
@@ -38,8 +40,8 @@ pub struct Event {
     pub kind: EventKind,
     /// Of a deletion: key and mod_revision only.
     pub kv: KeyValue,
-    /// The version before; `None` when the key was created, or when that version is compacted.
-    pub prev: Option<KeyValue>,
+    /// The version before this revision.
+    pub prev: Previous,
     pub encodings: Encodings,
 }
 
@@ -52,7 +54,7 @@ pub enum EventKind {
 /// Wire forms of an event, made once by whoever needs one first and shared by all watchers.
 #[derive(Debug, Default)]
 pub struct Encodings {
-    /// An encoded `mvccpb.Event`, without and with `prev_kv`.
+    /// An encoded `mvccpb.Event`, without and with `prev_kv`, which must have been read before.
     pub etcd: OnceLock<Bytes>,
     pub etcd_with_prev: OnceLock<Bytes>,
     /// A Kubernetes watch frame in JSON by how the selector sees it: ADDED, MODIFIED, DELETED.
@@ -70,6 +72,8 @@ pub struct WatchSpec {
     pub start: Revision,
     pub no_put: bool,
     pub no_delete: bool,
+    /// Every event comes with the version before it read, unless that is compacted.
+    pub prev_kv: bool,
 }
 
 /// What a subscriber has for its stream, in the order in which it must be sent.
@@ -107,6 +111,9 @@ pub trait HistorySource: Send + Sync {
         from: Revision,
         max_bytes: usize,
     ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError>;
+
+    /// As [`Reader::previous`](crate::Reader::previous), on such a view.
+    fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError>;
 }
 
 impl Changes {
@@ -118,10 +125,6 @@ impl Changes {
 
 impl Event {
     pub(crate) fn weight(&self) -> usize {
-        let prev = self
-            .prev
-            .as_ref()
-            .map_or(0, |prev| prev.key.len() + prev.value.len());
-        size_of::<Self>() + 2 * (self.kv.key.len() + self.kv.value.len()) + prev
+        size_of::<Self>() + 2 * (self.kv.key.len() + self.kv.value.len() + self.prev.weight())
     }
 }

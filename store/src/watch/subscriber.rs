@@ -12,12 +12,12 @@ use std::{
 };
 
 use super::{
-    Changes, Delivery, EventKind, Matched, WatchId, WatchSpec,
+    Changes, Delivery, Event, EventKind, HistorySource, Matched, WatchId, WatchSpec,
     hub::{Shared, State, Stream},
     interest::Interest,
     ring::CopyLimit,
 };
-use crate::{KeyRange, Revision, StoreError};
+use crate::{KeyRange, KeyValue, Revision, StoreError};
 
 /// How many revisions one look at the ring takes at most.
 pub(super) const REVISIONS_PER_COPY: usize = 1024;
@@ -45,6 +45,8 @@ pub(super) struct Watchers {
     interest: Interest<usize>,
     /// Scratch: slots with a match in the revision at hand.
     touched: Vec<usize>,
+    /// Scratch: slots whose versions before the revision at hand are to be read first.
+    must_read: Vec<usize>,
 }
 
 pub(super) struct Watcher {
@@ -52,6 +54,7 @@ pub(super) struct Watcher {
     pub range: KeyRange,
     no_put: bool,
     no_delete: bool,
+    prev_kv: bool,
     /// Nothing before this revision concerns the watcher. Exact while it is slow.
     pub next: Revision,
     /// Progress below this would send the client back to before its own start, or before what the `created` header
@@ -116,6 +119,7 @@ impl Subscriber {
             range: spec.range,
             no_put: spec.no_put,
             no_delete: spec.no_delete,
+            prev_kv: spec.prev_kv,
             next,
             least_progress,
             slow: false,
@@ -162,7 +166,7 @@ impl Subscriber {
 
     /// Appends what is there, about `max_bytes` of it; `true` when there is more at once.
     ///
-    /// Reads from disk while [`Self::is_catching_up`], a bounded number of times.
+    /// Reads from disk when [`Self::is_catching_up`] before, a bounded number of times; else not at all.
     pub fn drain(&mut self, max_bytes: usize, out: &mut Vec<Delivery>) -> Result<bool, StoreError> {
         out.extend(
             self.compacted
@@ -172,28 +176,33 @@ impl Subscriber {
                     compact_revision,
                 }),
         );
+        // Who falls behind below waits for the next drain, which the caller may run elsewhere.
+        let catching_up = self.is_catching_up();
         // While some catch up they have half of each drain, or a busy stream would starve them.
-        let share = if self.slow.is_empty() {
-            max_bytes
-        } else {
-            max_bytes / 2
-        };
+        let share = if catching_up { max_bytes / 2 } else { max_bytes };
         self.take_window(share);
         let window = std::mem::take(&mut self.window);
         let mut delivered = 0;
         for changes in &window {
-            delivered += self.deliver(changes, Audience::KeepingUp, out);
+            delivered += self.deliver(changes, Audience::KeepingUp, out)?;
         }
         self.recycle(window);
-        if !self.slow.is_empty() {
+        if catching_up {
             self.catch_up(max_bytes.saturating_sub(delivered), out)?;
         }
         Ok(self.has_work())
     }
 
-    /// Whether the next drain will read history from disk, or may.
+    /// Whether the next drain will read from disk, or may.
     pub fn is_catching_up(&self) -> bool {
         !self.slow.is_empty()
+    }
+
+    /// The version before an event's revision; `None` when there was none, or when it is compacted. Read from disk
+    /// when nobody has read it yet.
+    pub fn previous<'e>(&self, event: &'e Event) -> Result<Option<&'e KeyValue>, StoreError> {
+        read_previous(&*self.shared.history, &[event])?;
+        Ok(event.prev.get())
     }
 
     /// The revision up to which every watcher of this stream has been given everything, if none lags and none
@@ -308,18 +317,34 @@ impl Subscriber {
         watcher.id
     }
 
-    /// Hands one revision to those of `audience` whom it concerns; returns the bytes handed out.
+    /// Hands one revision to those of `audience` whom it concerns; returns the bytes handed out. Of those that keep
+    /// up, the ones for whom something must be read from disk fall behind.
     pub(super) fn deliver(
         &mut self,
         changes: &Arc<Changes>,
         audience: Audience,
         out: &mut Vec<Delivery>,
-    ) -> usize {
-        let (events, bytes) = self.watchers.deliver(changes, audience, out);
+    ) -> Result<usize, StoreError> {
+        self.watchers.find(changes, audience);
+        let mut must_read = std::mem::take(&mut self.watchers.must_read);
+        match audience {
+            Audience::KeepingUp => must_read.iter().for_each(|&slot| {
+                self.watchers.get_mut(slot).matched.clear();
+                self.make_slow(slot, changes.revision);
+            }),
+            Audience::Scanned => {
+                let events: Vec<&Event> = self.watchers.matched_by(&must_read, changes).collect();
+                read_previous(&*self.shared.history, &events)?;
+                self.watchers.touched.append(&mut must_read);
+            }
+        }
+        must_read.clear();
+        self.watchers.must_read = must_read;
+        let (events, bytes) = self.watchers.hand_out(changes, out);
         if events > 0 {
             self.shared.counters.events_delivered.fetch_add(events, Relaxed);
         }
-        bytes
+        Ok(bytes)
     }
 
     /// Keeps a window's memory for the next one.
@@ -348,6 +373,7 @@ impl Watchers {
             by_id: HashMap::new(),
             interest: Interest::new(),
             touched: Vec::new(),
+            must_read: Vec::new(),
         }
     }
 
@@ -383,22 +409,17 @@ impl Watchers {
         self.slots[slot].as_mut().expect("a slot in use")
     }
 
-    /// Returns how many events were handed out, and their bytes.
-    fn deliver(
-        &mut self,
-        changes: &Arc<Changes>,
-        audience: Audience,
-        out: &mut Vec<Delivery>,
-    ) -> (u64, usize) {
+    /// Finds those of `audience` whom the revision concerns, and which of its events; apart, those for whom versions
+    /// before it are not at hand.
+    fn find(&mut self, changes: &Changes, audience: Audience) {
         let Self {
             slots,
             interest,
             touched,
+            must_read,
             ..
         } = self;
-        let (mut events, mut bytes) = (0, 0);
         for (at, event) in (0u32..).zip(&changes.events) {
-            let weight = event.weight();
             interest.visit(&event.kv.key, &mut |&slot| {
                 let watcher = slots[slot]
                     .as_mut()
@@ -410,14 +431,38 @@ impl Watchers {
                     touched.push(slot);
                 }
                 watcher.matched.push(at);
-                events += 1;
-                bytes += weight;
             });
         }
-        for slot in touched.drain(..) {
-            let watcher = slots[slot]
-                .as_mut()
-                .expect("the interest index names slots in use");
+        touched.retain(|&slot| {
+            let watcher = slots[slot].as_ref().expect("a slot in use");
+            let unread = |at: &u32| changes.events[*at as usize].prev.is_unread();
+            let must = watcher.prev_kv && watcher.matched.iter().any(unread);
+            if must {
+                must_read.push(slot);
+            }
+            !must
+        });
+    }
+
+    /// The events that any of `slots` matched, in order.
+    fn matched_by<'e>(
+        &self,
+        slots: &[usize],
+        changes: &'e Changes,
+    ) -> impl Iterator<Item = &'e Event> + use<'e> {
+        let all = slots.iter().flat_map(|slot| &self.get(*slot).matched);
+        let distinct: BTreeSet<u32> = all.copied().collect();
+        distinct.into_iter().map(|at| &changes.events[at as usize])
+    }
+
+    /// Returns how many events were handed out, and their bytes.
+    fn hand_out(&mut self, changes: &Arc<Changes>, out: &mut Vec<Delivery>) -> (u64, usize) {
+        let (mut events, mut bytes) = (0, 0);
+        for slot in std::mem::take(&mut self.touched) {
+            let watcher = self.get_mut(slot);
+            let weigh = |at: &u32| changes.events[*at as usize].weight();
+            events += watcher.matched.len() as u64;
+            bytes += watcher.matched.iter().map(weigh).sum::<usize>();
             let matched = if watcher.matched.len() == changes.events.len() {
                 Matched::All
             } else {
@@ -446,4 +491,20 @@ impl Watcher {
         };
         addressed && !filtered && revision >= self.next
     }
+}
+
+/// Reads the versions before `events` that nobody has read yet, all at once.
+fn read_previous(history: &dyn HistorySource, events: &[&Event]) -> Result<(), StoreError> {
+    let unread: Vec<&Event> = events
+        .iter()
+        .copied()
+        .filter(|event| event.prev.is_unread())
+        .collect();
+    if unread.is_empty() {
+        return Ok(());
+    }
+    for (event, kv) in unread.iter().zip(history.previous(&unread)?) {
+        event.prev.keep(kv);
+    }
+    Ok(())
 }

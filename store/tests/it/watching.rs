@@ -14,7 +14,7 @@ use proptest::{collection::vec, prelude::*};
 use crate::{
     generate::{self, Pause},
     model::Model,
-    support::entry,
+    support::{compact, entry, on_each_engine},
 };
 
 type Told = (i64, Bytes, Option<KeyValue>);
@@ -48,6 +48,7 @@ impl Stream {
             start: Revision(start),
             no_put: false,
             no_delete: false,
+            prev_kv: false,
         };
         let head = self.subscriber.add(spec).0;
         let start = if start == 0 { head + 1 } else { start };
@@ -178,4 +179,48 @@ proptest! {
         stream.drain(1 << 20);
         stream.check(&model);
     }
+}
+
+/// Of a value that is deleted, or overwritten, only what is small goes along with the event.
+#[test]
+fn events_do_not_hold_large_values_that_nobody_asked_for() {
+    on_each_engine(|fixture| {
+        let mut told = fixture.store.hub().subscribe();
+        told.add(WatchSpec {
+            id: 1,
+            range: KeyRange::from_etcd("\0".into(), "\0".into()),
+            start: Revision(0),
+            no_put: false,
+            no_delete: false,
+            prev_kv: false,
+        });
+        let large = "v".repeat(100_000);
+        fixture.put("large", &large);
+        fixture.put("small", "v");
+        fixture.delete("large");
+        fixture.delete("small");
+        let mut deliveries = Vec::new();
+        while told.drain(1 << 20, &mut deliveries).unwrap() {}
+        let before: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| match delivery {
+                Delivery::Events { changes, .. } => &changes.events[0],
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let held = |at: usize| before[at].prev.get().map(|kv| kv.value.len());
+        assert_eq!([held(0), held(1), held(2), held(3)], [None, None, None, Some(1)]);
+        let exists = |at: usize| before[at].prev.exists();
+        assert_eq!([exists(0), exists(1), exists(2)], [false, false, true]);
+        assert_eq!(told.previous(before[2]).unwrap().unwrap().value, large);
+        assert_eq!(held(2), Some(large.len()), "read once");
+
+        fixture.apply(compact(4)).unwrap();
+        let reader = fixture.store.reader();
+        let (history, _) = reader
+            .history(&KeyRange::single("large".into()), Revision(4), usize::MAX)
+            .unwrap();
+        let event = &history[0].events[0];
+        assert_eq!(told.previous(event).unwrap(), None, "it is compacted");
+    });
 }

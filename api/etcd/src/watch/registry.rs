@@ -75,6 +75,7 @@ impl Registry {
             start: Revision(request.start_revision),
             no_put,
             no_delete,
+            prev_kv: request.prev_kv,
         })
     }
 

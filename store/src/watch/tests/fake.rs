@@ -8,14 +8,18 @@ use std::sync::{
 use parking_lot::Mutex;
 
 use super::super::*;
-use crate::{Head, ReadError};
+use crate::{Head, ReadError, StoreError, keys::Version};
 
 pub const REVISIONS_PER_SCAN: usize = 3;
+/// Bytes of a large value.
+pub const LARGE: usize = 1 << 20;
 
 #[derive(Default)]
 pub struct FakeHistory {
     log: Mutex<Log>,
     pub scans: AtomicUsize,
+    /// Versions before events that were read.
+    pub previous_reads: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -72,6 +76,18 @@ impl HistorySource for FakeHistory {
         });
         Ok((found.collect(), next))
     }
+
+    fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
+        self.previous_reads.fetch_add(events.len(), SeqCst);
+        let read = |event: &&Event| {
+            event.prev.unread().map(|version| KeyValue {
+                key: event.kv.key.clone(),
+                mod_revision: version.revision(),
+                ..KeyValue::default()
+            })
+        };
+        Ok(events.iter().map(read).collect())
+    }
 }
 
 impl Cluster {
@@ -85,7 +101,7 @@ impl Cluster {
         Self { history, hub }
     }
 
-    /// One revision: `+key` puts, `-key` deletes.
+    /// One revision: `+key` puts, `-key` deletes; `~key` puts over a large value of the revision before.
     pub fn write(&self, events: &[&str]) {
         let changes = self.history.append(events);
         self.hub.publish(self.history.head(), vec![changes], || {});
@@ -144,15 +160,19 @@ fn event(revision: Revision, text: &str) -> Event {
         mod_revision: revision,
         ..KeyValue::default()
     };
-    let kind = if sign == "+" {
-        EventKind::Put
-    } else {
+    let kind = if sign == "-" {
         EventKind::Delete
+    } else {
+        EventKind::Put
+    };
+    let prev = match sign {
+        "~" => Previous::stored(Version::first_of(revision.0 - 1), LARGE),
+        _ => Previous::NONE,
     };
     Event {
         kind,
         kv,
-        prev: None,
+        prev,
         encodings: Encodings::default(),
     }
 }
@@ -161,7 +181,7 @@ fn copy(event: &Event) -> Event {
     Event {
         kind: event.kind,
         kv: event.kv.clone(),
-        prev: None,
+        prev: event.prev.clone(),
         encodings: Encodings::default(),
     }
 }
@@ -180,6 +200,7 @@ pub fn spec(id: WatchId, range: KeyRange, start: i64) -> WatchSpec {
         start: Revision(start),
         no_put: false,
         no_delete: false,
+        prev_kv: false,
     }
 }
 

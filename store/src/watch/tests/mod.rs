@@ -245,6 +245,79 @@ fn only_streams_that_match_are_woken_and_the_others_stay_up_to_date() {
     assert_eq!(drained(&mut stream).len(), 50);
 }
 
+/// The revisions of the versions before, as far as they are at hand.
+fn previous(deliveries: &[Delivery]) -> Vec<Option<i64>> {
+    let mut found = vec![];
+    for delivery in deliveries {
+        if let Delivery::Events { changes, matched, .. } = delivery {
+            found.extend(
+                fake::events_of(changes, matched).map(|event| Some(event.prev.get()?.mod_revision.0)),
+            );
+        }
+    }
+    found
+}
+
+#[test]
+fn a_large_version_before_is_read_once_and_for_those_who_asked() {
+    for ring_bytes in [1 << 30, 0] {
+        let cluster = Cluster::new(ring_bytes);
+        let reads = || cluster.history.previous_reads.load(SeqCst);
+        let mut without = cluster.hub.subscribe();
+        let mut with: Vec<Subscriber> = (0..3).map(|_| cluster.hub.subscribe()).collect();
+        without.add(spec(1, range("a", ""), 0));
+        for stream in &mut with {
+            (0..100).for_each(|id| {
+                stream.add(WatchSpec {
+                    prev_kv: true,
+                    ..spec(id, range("a", ""), 0)
+                });
+            });
+        }
+        cluster.write(&["~a"]);
+
+        let mut out = vec![];
+        while without.drain(1 << 20, &mut out).unwrap() {}
+        assert_eq!((previous(&out), reads()), (vec![None], 0), "nobody asked");
+        let Delivery::Events { changes, .. } = &out[0] else {
+            panic!("{out:?}")
+        };
+        assert!(changes.events[0].prev.exists());
+
+        for stream in &mut with {
+            let mut out = vec![];
+            while stream.drain(1 << 20, &mut out).unwrap() {}
+            assert_eq!(previous(&out), vec![Some(1); 100]);
+        }
+        // What the ring holds is shared; what it does not hold is read by each stream.
+        assert_eq!(reads(), if ring_bytes > 0 { 1 } else { with.len() });
+    }
+}
+
+#[test]
+fn only_a_drain_that_was_announced_reads_from_disk() {
+    let cluster = Cluster::new(1 << 30);
+    let mut stream = cluster.hub.subscribe();
+    stream.add(WatchSpec {
+        prev_kv: true,
+        ..spec(1, range("a", ""), 0)
+    });
+    stream.add(spec(2, range("a", ""), 0));
+    cluster.write(&["~a"]);
+    cluster.write(&["+a"]);
+    assert!(!stream.is_catching_up());
+    let mut out = vec![];
+    assert!(stream.drain(1 << 20, &mut out).unwrap());
+    assert_eq!(
+        (out.len(), cluster.history.previous_reads.load(SeqCst)),
+        (2, 0),
+        "watch 2 alone"
+    );
+    assert!(stream.is_catching_up());
+    assert!(!stream.drain(1 << 20, &mut out).unwrap());
+    assert_eq!(previous(&out), [None, None, Some(1), None]);
+}
+
 #[test]
 fn a_dropped_stream_leaves_nothing() {
     let cluster = Cluster::new(0);

@@ -175,6 +175,7 @@ impl Model {
                     start,
                     no_put,
                     no_delete,
+                    prev_kv: false,
                 };
                 self.streams[stream].add(spec, self.cluster.hub.head().revision);
             }
