@@ -10,7 +10,7 @@ use crate::{
     kv::Family,
     read::delete_event,
     state_hash::{Effect, EntryHash},
-    watch::{Encodings, Event, EventKind},
+    watch::{Encodings, Event, EventKind, Previous},
 };
 
 /// A change that the command under way has written.
@@ -143,8 +143,10 @@ impl Machine {
     }
 
     /// Contract line 25: the state at the revision before, also when this revision changed the key already.
-    fn version_before(&mut self, key: &Bytes, old: Option<&Newest>) -> Option<KeyValue> {
-        let old = old.map(|old| old.kv.clone());
+    fn version_before(&mut self, key: &Bytes, old: Option<&Newest>) -> Previous {
+        let old = old.map_or(Previous::NONE, |old| {
+            Previous::of(&old.kv, old.modified, old.row.len())
+        });
         match &mut self.command.before_txn {
             Some(before) => before.entry(key.clone()).or_insert(old).clone(),
             None => old,

@@ -20,15 +20,14 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    CommandError, Entry, EntryBody, KeyValue, LogPosition, Outcome, ReadError, Response, Revision,
-    StoreError,
+    CommandError, Entry, EntryBody, LogPosition, Outcome, ReadError, Response, Revision, StoreError,
     counts::Counts,
     kv::{Family, View},
     overlay::Overlay,
     read::Keyspace,
     state::{self, State},
     state_hash::EntryHash,
-    watch::{Changes, Event},
+    watch::{Changes, Event, Previous},
 };
 
 /// The newest cluster version whose commands this program knows: major << 16 | minor.
@@ -86,7 +85,7 @@ struct CommandUnderWay {
     /// Keys that came to be (`true`) or ceased to.
     counted: Vec<(Bytes, bool)>,
     /// Of keys changed by a txn, the version before it; other commands change a key once.
-    before_txn: Option<HashMap<Bytes, Option<KeyValue>>>,
+    before_txn: Option<HashMap<Bytes, Previous>>,
 }
 
 impl Machine {

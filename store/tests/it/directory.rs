@@ -306,14 +306,12 @@ fn a_lost_flush_loses_whole_batches_of_all_families() {
         start: Bytes::new(),
         end: None,
     };
-    let (history, _) = found
-        .reader()
-        .history(&everything, Revision(1), usize::MAX)
-        .unwrap();
+    let reader = found.reader();
+    let (history, _) = reader.history(&everything, Revision(1), usize::MAX).unwrap();
     assert_eq!(
         history
             .iter()
-            .flat_map(|changes| tell(changes))
+            .flat_map(|changes| tell(&reader, changes))
             .collect::<Vec<_>>(),
         ["2:put k=1", "3:put k=2<1"]
     );

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use barque_proto::command::{Range, command::Op};
 use barque_store::{
-    Applier, CommandError, Entry, KeyRange, KeyValue, LeaseId, LogPosition, Outcome, ReadError, Revision,
-    Store,
+    Applier, CommandError, Entry, KeyRange, KeyValue, LeaseId, LogPosition, Outcome, ReadError, Reader,
+    Revision, Store,
     kv::{Bounds, Engine, Family, memory::MemoryEngine},
     watch::{Changes, EventKind},
 };
@@ -15,7 +15,7 @@ use proptest::{collection::vec, prelude::*};
 use crate::{
     generate::{self, Pause},
     model::Model,
-    support::{RING_BYTES, config, entry},
+    support::{RING_BYTES, config, entry, previous},
 };
 
 type Log = Vec<(Vec<Op>, Pause)>;
@@ -91,14 +91,14 @@ fn memory() -> (Arc<MemoryEngine>, Store, Applier) {
 /// Of one event: its revision, its key and what was put there, and the version before.
 type Told = (i64, (Bytes, Option<KeyValue>), Option<KeyValue>);
 
-fn tell(history: &[Arc<Changes>]) -> Vec<Told> {
+fn tell(reader: &Reader, history: &[Arc<Changes>]) -> Vec<Told> {
     let events = history
         .iter()
         .flat_map(|changes| changes.events.iter().map(|event| (changes.revision, event)));
     events
         .map(|(revision, event)| {
             let put = (event.kind == EventKind::Put).then(|| event.kv.clone());
-            (revision.0, (event.kv.key.clone(), put), event.prev.clone())
+            (revision.0, (event.kv.key.clone(), put), previous(reader, event))
         })
         .collect()
 }
@@ -154,8 +154,12 @@ fn check_reads(store: &Store, model: &Model, queries: &[Range]) {
         let (history, next) = reader
             .history(&everything, Revision(revision), usize::MAX)
             .unwrap();
-        assert_eq!(tell(&history), model.history(revision), "history from {revision}");
-        assert_eq!(next.0, model.revision + 1);
+        assert_eq!(
+            tell(&reader, &history),
+            model.history(revision),
+            "history from {revision}"
+        );
+        assert_eq!(next.revision.0, model.revision + 1);
         let (hash, _) = reader.hash_kv(Revision(revision)).unwrap();
         assert_eq!(
             hash,
