@@ -2,8 +2,8 @@
 //!
 //! [`Applier`] owns the engine for writing. It carries entries through a [`Machine`], writes what that
 //! gathered, and publishes view, head and events, in this order. Everything that must happen between two
-//! batches is here too: flush, checkpoint, install, steps of physical compaction. It draws no random numbers
-//! and reads no clock: what it does depends on the entries alone.
+//! batches is here too: flush, checkpoint, install, steps of physical compaction and of moving ended rows. It draws
+//! no random numbers and reads no clock: what it does depends on the entries alone.
 
 use std::{path::Path, sync::Arc};
 
@@ -11,11 +11,12 @@ use bytes::Bytes;
 
 use crate::{
     Head, LogPosition, Outcome, Revision, StoreError,
-    apply::Machine,
+    apply::{Bounded, Machine},
     compaction,
     counts::Counts,
     kv::{Batch, Bounds, Engine, Family, View},
-    planted,
+    live::{self, Live},
+    mover, planted,
     state::State,
     store::{Inner, Published},
 };
@@ -42,6 +43,11 @@ pub struct Applier {
     inner: Arc<Inner>,
     state: State,
     counts: Arc<Counts>,
+    /// Rows of `cur` that a deletion has ended.
+    ended: u64,
+    /// Where the mover goes on.
+    moved_to: Bytes,
+    bounded: Bounded,
     flushed: Option<LogPosition>,
     epoch: u64,
 }
@@ -59,6 +65,7 @@ pub(crate) struct Opened {
     pub view: Arc<dyn View>,
     pub state: State,
     pub counts: Arc<Counts>,
+    pub ended: u64,
 }
 
 impl Opened {
@@ -82,12 +89,18 @@ impl Opened {
     }
 
     fn with_state(engine: Arc<dyn Engine>, view: Arc<dyn View>, state: State) -> Result<Self, StoreError> {
-        let counts = Arc::new(Counts::build(&*view)?);
+        let ended = live::count_ended(&*view)?;
+        let live = Live {
+            view: &*view,
+            any_ended: ended > 0,
+        };
+        let counts = Arc::new(Counts::build(live)?);
         Ok(Self {
             engine,
             view,
             state,
             counts,
+            ended,
         })
     }
 
@@ -95,6 +108,7 @@ impl Opened {
         Published {
             head: Arc::new(head(&self.state, epoch)),
             view: Arc::clone(&self.view),
+            ended: self.ended,
             counts: Arc::clone(&self.counts),
             state_hash: self.state.hash,
             alarms: self.state.alarms.clone(),
@@ -108,6 +122,7 @@ impl Applier {
             engine,
             state,
             counts,
+            ended,
             ..
         } = opened;
         // What was found when it was opened is what had been flushed.
@@ -117,6 +132,9 @@ impl Applier {
             inner,
             state,
             counts,
+            ended,
+            moved_to: Bytes::new(),
+            bounded: Bounded::default(),
             flushed,
             epoch: 0,
         }
@@ -128,24 +146,45 @@ impl Applier {
         self.apply_for(entries, |_| true)
     }
 
-    /// As [`Self::apply`]; outcomes of entries that are not `awaited` lack what their commands read.
+    /// As [`Self::apply`]; outcomes of entries that are not `awaited` lack what their commands read. Entries that write
+    /// much go in several batches, as if they had come in several calls.
     pub fn apply_for(
         &mut self,
         entries: &[Entry],
         awaited: impl Fn(&Entry) -> bool,
     ) -> Result<Vec<Vec<Outcome>>, StoreError> {
-        if entries.is_empty() {
-            return Ok(Vec::new());
+        let mut outcomes = Vec::with_capacity(entries.len());
+        while outcomes.len() < entries.len() {
+            self.apply_batch(&entries[outcomes.len()..], &awaited, &mut outcomes)?;
         }
+        Ok(outcomes)
+    }
+
+    /// Applies at least one entry.
+    fn apply_batch(
+        &mut self,
+        entries: &[Entry],
+        awaited: &impl Fn(&Entry) -> bool,
+        outcomes: &mut Vec<Vec<Outcome>>,
+    ) -> Result<(), StoreError> {
         let base = self.engine.view();
-        let mut machine = Machine::new(base, Arc::clone(&self.counts), self.state.clone());
-        let outcomes = entries
-            .iter()
-            .map(|entry| machine.entry(entry, awaited(entry)))
-            .collect::<Result<_, _>>()?;
+        let counts = Arc::clone(&self.counts);
+        let mut machine = Machine::new(base, counts, self.ended, self.state.clone(), self.bounded);
+        for entry in entries {
+            outcomes.push(machine.entry(entry, awaited(entry))?);
+            if machine.overlay.bytes() >= self.bounded.batch_bytes {
+                break;
+            }
+        }
+        self.write(machine)
+    }
+
+    /// Writes what was gathered, and publishes it.
+    fn write(&mut self, machine: Machine) -> Result<(), StoreError> {
         let Machine {
             mut overlay,
             mut counts,
+            ended,
             state,
             changes,
             ..
@@ -158,22 +197,28 @@ impl Applier {
         self.engine.write(overlay.into_batch())?;
         let view = self.engine.view();
         if counts.is_crowded() {
-            Arc::make_mut(&mut counts).rebalance(&*view)?;
+            let live = Live {
+                view: &*view,
+                any_ended: ended > 0,
+            };
+            Arc::make_mut(&mut counts).rebalance(live)?;
         }
         self.state = state;
         self.counts = counts;
+        self.ended = ended;
         let published = self.published(view);
         let head = Arc::clone(&published.head);
         self.inner
             .hub
             .publish(head, changes, || self.inner.publish(published));
-        Ok(outcomes)
+        Ok(())
     }
 
     fn published(&self, view: Arc<dyn View>) -> Published {
         Published {
             head: Arc::new(head(&self.state, self.epoch)),
             view,
+            ended: self.ended,
             counts: Arc::clone(&self.counts),
             state_hash: self.state.hash,
             alarms: self.state.alarms.clone(),
@@ -251,6 +296,8 @@ impl Applier {
         self.flushed = opened.state.applied;
         self.state = opened.state;
         self.counts = opened.counts;
+        self.ended = opened.ended;
+        self.moved_to = Bytes::new();
         let published = self.published(opened.view);
         let head = Arc::clone(&published.head);
         self.inner.hub.reset(head, || self.inner.publish(published));
@@ -259,12 +306,61 @@ impl Applier {
 
     /// Physically removes some of what compaction made unreachable; `true` while there is more to do.
     pub fn compact_step(&mut self) -> Result<bool, StoreError> {
-        let step = compaction::step(&*self.engine, self.state.compact_revision)?;
+        let any_ended = self.ended > 0;
+        let (step, ended) = compaction::step(&*self.engine, self.state.compact_revision, any_ended)?;
+        self.no_longer_ended(ended);
         if step == compaction::Step::Finished {
             // An idle store would pin what was removed until the next apply.
             self.inner.publish(self.published(self.engine.view()));
         }
         Ok(step == compaction::Step::More)
+    }
+
+    /// Physically moves some of the rows that deletions have ended; `true` while there is more to do.
+    pub fn move_step(&mut self) -> Result<bool, StoreError> {
+        self.move_some(mover::STEP_ROWS)
+    }
+
+    /// As [`Self::move_step`], of so many rows at most.
+    pub fn move_some(&mut self, rows: usize) -> Result<bool, StoreError> {
+        if self.ended == 0 {
+            return Ok(false);
+        }
+        let step = mover::step(&*self.engine, self.state.compact_revision, &self.moved_to, rows)?;
+        if step.moved == 0 && self.moved_to.is_empty() {
+            return Err(StoreError::Corrupt {
+                what: "ended rows",
+                detail: format!("{} are counted, none is there", self.ended),
+            });
+        }
+        // Later deletions may lie before; they are met in the next round.
+        self.moved_to = step.next.unwrap_or_default();
+        self.no_longer_ended(step.moved);
+        if self.ended == 0 {
+            self.inner.publish(self.published(self.engine.view()));
+        }
+        Ok(self.ended > 0)
+    }
+
+    fn no_longer_ended(&mut self, rows: u64) {
+        let left = self.ended.checked_sub(rows);
+        self.ended = left.expect("no more ended rows are moved than there are");
+    }
+
+    /// Whether there is something for [`Self::move_step`].
+    pub fn has_ended_rows(&self) -> bool {
+        self.ended > 0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bound(&mut self, bounded: Bounded) {
+        self.bounded = bounded;
+    }
+
+    /// How many bytes of deleted rows one apply moves itself instead of leaving them to [`Self::move_step`]; reads,
+    /// events and hashes are the same whatever it is.
+    pub fn move_at_once(&mut self, bytes: usize) {
+        self.bounded.move_at_once = bytes;
     }
 }
 

@@ -65,6 +65,7 @@ impl Reader {
         let head = &self.published.head;
         Keyspace {
             view: &*self.published.view,
+            any_ended: self.published.ended > 0,
             counts: &self.published.counts,
             revision: head.revision.0,
             committed: head.revision.0,

@@ -66,6 +66,8 @@ pub(crate) struct Inner {
 pub(crate) struct Published {
     pub head: Arc<Head>,
     pub view: Arc<dyn View>,
+    /// Rows of `cur` in `view` that a deletion has ended.
+    pub ended: u64,
     pub counts: Arc<Counts>,
     pub state_hash: StateHash,
     pub alarms: BTreeSet<Alarm>,

@@ -8,7 +8,7 @@ use barque_proto::{
     command::{Command, LeaseCheckpoint, LeaseRevoke, command::Op, lease_checkpoint::Remaining},
     peer as pb,
 };
-use barque_store::{CommandError, LeaseId, Store};
+use barque_store::{CommandError, LeaseId, Response, Store};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
@@ -176,7 +176,7 @@ impl Keeper {
             .propose_fenced(term, Op::LeaseCheckpoint(LeaseCheckpoint { leases }))
             .await
         {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(ProposeError::TimedOut) => Err(ReadBarrierError::TimedOut),
             Err(ProposeError::Stopped) => Err(ReadBarrierError::Stopped),
             Err(_) => Err(ReadBarrierError::LeaderChanged),
@@ -184,14 +184,14 @@ impl Keeper {
     }
 
     /// For what was decided as the leader of `term`.
-    async fn propose_fenced(&self, term: u64, op: Op) -> Result<(), ProposeError> {
+    async fn propose_fenced(&self, term: u64, op: Op) -> Result<Response, ProposeError> {
         let leadership = *self.leadership.borrow();
         let command = Command {
             fence_term: fence(leadership, term).ok_or(ProposeError::LeaderChanged)?,
             op: Some(op),
             ..Command::default()
         };
-        self.queue.propose(command).await.map(drop)
+        self.queue.propose(command).await
     }
 
     // --- expiring ---
@@ -269,12 +269,17 @@ impl Keeper {
     }
 
     async fn revoke(&self, term: u64, id: LeaseId) {
-        match self
-            .propose_fenced(term, Op::LeaseRevoke(LeaseRevoke { id: id.0 }))
-            .await
-        {
+        let revoked = loop {
+            let command = Op::LeaseRevoke(LeaseRevoke { id: id.0 });
+            match self.propose_fenced(term, command).await {
+                // It had more keys than one command deletes.
+                Ok(Response::LeaseRevoke { complete: false, .. }) => continue,
+                other => break other,
+            }
+        };
+        match revoked {
             // The lessor was told when it was applied.
-            Ok(()) => count(&self.counters.leases_expired),
+            Ok(_) => count(&self.counters.leases_expired),
             Err(ProposeError::Refused(CommandError::LeaseNotFound)) => self.lessor.forget(id),
             Err(error) => {
                 tracing::debug!(lease = id.0, %error, "an expired lease could not be revoked yet");

@@ -80,7 +80,7 @@ pub struct Parts {
     pub waiters: Arc<Waiters>,
     pub lessor: Arc<Lessor>,
     pub counters: Arc<Counters>,
-    /// Told when there is something to remove physically.
+    /// Told when there is something to remove or to move physically.
     pub compaction: Arc<Notify>,
     pub log_size: Arc<LogSize>,
     pub snapshot_dir: PathBuf,
@@ -136,6 +136,11 @@ impl StateMachine {
     pub fn compact_step(&self) -> io::Result<bool> {
         block(|| self.shared.applier.lock().compact_step().map_err(storage_error))
     }
+
+    /// One bounded step of moving rows that deletions have ended; `true` while there is more to do.
+    pub fn move_step(&self) -> io::Result<bool> {
+        block(|| self.shared.applier.lock().move_step().map_err(storage_error))
+    }
 }
 
 /// Entries of one chunk, ready for the applier, with what each owes to openraft.
@@ -170,8 +175,15 @@ impl Shared {
         }
         let began = Instant::now();
         let awaited = |entry: &barque_store::Entry| self.is_awaited(entry);
-        let outcomes = block(|| self.applier.lock().apply_for(&chunk.entries, awaited));
-        let outcomes = outcomes.map_err(storage_error)?;
+        let applied = block(|| {
+            let mut applier = self.applier.lock();
+            let outcomes = applier.apply_for(&chunk.entries, awaited)?;
+            Ok((outcomes, applier.has_ended_rows()))
+        });
+        let (outcomes, has_ended_rows) = applied.map_err(storage_error)?;
+        if has_ended_rows {
+            self.compaction.notify_one();
+        }
         self.counters.applied(chunk.entries.len(), began.elapsed());
         for (entry, outcomes) in chunk.entries.iter().zip(outcomes) {
             self.settle(entry, outcomes)?;

@@ -18,7 +18,7 @@ use crate::StoreError;
 /// A column family: an ordered map of its own inside the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// The newest version of every live key.
+    /// The newest version of every live key, and of deleted ones that `Ended` names until they are moved.
     Cur,
     /// Superseded versions.
     Hist,
@@ -30,10 +30,12 @@ pub enum Family {
     /// Which keys are attached to a lease.
     LeaseKey,
     Meta,
+    /// Which rows of `Cur` a deletion has ended.
+    Ended,
 }
 
 impl Family {
-    pub const ALL: [Family; 7] = [
+    pub const ALL: [Family; 8] = [
         Family::Cur,
         Family::Hist,
         Family::Log,
@@ -41,6 +43,7 @@ impl Family {
         Family::Lease,
         Family::LeaseKey,
         Family::Meta,
+        Family::Ended,
     ];
 
     pub fn name(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Family {
             Family::Lease => "lease",
             Family::LeaseKey => "leasekey",
             Family::Meta => "meta",
+            Family::Ended => "ended",
         }
     }
 

@@ -87,7 +87,7 @@ impl RocksEngine {
         exit::without_destructors();
         let mut options = database_options().map_err(engine_error)?;
         options.create_if_missing(create);
-        options.create_missing_column_families(create);
+        options.create_missing_column_families(create || is_of_before_ended(dir.path()));
         let open = || {
             let families = Family::ALL
                 .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
@@ -257,10 +257,22 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     options.set_level_compaction_dynamic_level_bytes(true);
     options.set_write_buffer_size(match family {
         Family::Cur | Family::Hist | Family::Log => WRITE_BUFFER_BYTES,
-        Family::Idx | Family::Lease | Family::LeaseKey | Family::Meta => SMALL_WRITE_BUFFER_BYTES,
+        Family::Idx | Family::Lease | Family::LeaseKey | Family::Meta | Family::Ended => {
+            SMALL_WRITE_BUFFER_BYTES
+        }
     });
     options.set_max_write_buffer_number(3);
     options
+}
+
+/// Whether `ended` is the one family that a database lacks: it was made before there was one. Whatever else is
+/// missing is damage, and refused.
+fn is_of_before_ended(dir: &Path) -> bool {
+    let Ok(found) = DB::list_cf(&Options::default(), dir) else {
+        return false;
+    };
+    let lacks = |family: &Family| !found.iter().any(|name| name == family.name());
+    Family::ALL.into_iter().filter(lacks).eq([Family::Ended])
 }
 
 fn engine_error(error: rocksdb::Error) -> StoreError {

@@ -6,6 +6,7 @@ use crate::support::*;
 
 fn compact_fully(fixture: &mut Fixture) {
     while fixture.applier.compact_step().unwrap() {}
+    while fixture.applier.move_step().unwrap() {}
 }
 
 #[test]

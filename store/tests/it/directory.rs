@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use barque_proto::command::command::Op;
 use barque_store::{
     Entry, EntryBody, LogPosition, Revision, Store, StoreError,
     kv::{Batch, Engine, EngineSizes, View, rocks},
@@ -188,6 +189,77 @@ fn a_broken_snapshot_changes_nothing() {
         2,
         "pointer and one state"
     );
+}
+
+/// Rows that a deletion has ended and nobody has moved yet, in a copy, in a directory that is opened again.
+#[test]
+fn a_copy_with_ended_rows_reads_as_the_original_and_goes_on() {
+    let copy = tempfile::tempdir().unwrap();
+    let mut original = Fixture::rocks();
+    original.applier.move_at_once(0);
+    for key in ["a", "b", "c", "d"] {
+        original.put(key, "1");
+    }
+    original.apply(Op::DeleteRange(a_delete("b", "d"))).unwrap();
+    assert!(original.applier.has_ended_rows());
+    original.applier.checkpoint(&copy.path().join("copy")).unwrap();
+    let check = |fixture: &Fixture| {
+        assert_eq!(fixture.list(all()), ["a=1", "d=1"]);
+        assert_eq!(fixture.get("b", 5), Some("1".into()));
+        assert_eq!(fixture.get("b", 6), None);
+        assert_eq!(fixture.history(6), ["6:del b=<1", "6:del c=<1"]);
+        assert_eq!(fixture.store.sizes().live_keys, 2);
+        assert_eq!(fixture.store.state_hash(), original.store.state_hash());
+        let hash_kv = |fixture: &Fixture, at| fixture.store.reader().hash_kv(Revision(at)).unwrap();
+        for revision in 2..=6 {
+            assert_eq!(hash_kv(fixture, revision), hash_kv(&original, revision));
+        }
+    };
+    let mut other = Fixture::rocks();
+    other.applier.install(&copy.path().join("copy")).unwrap();
+    check(&other);
+    assert!(
+        other.applier.has_ended_rows(),
+        "they are moved by whoever has them"
+    );
+    while other.applier.move_some(1).unwrap() {}
+    check(&other);
+    other.index = 100;
+    other.put("b", "2");
+    assert_eq!(other.list(all()), ["a=1", "b=2", "d=1"]);
+}
+
+/// A database from before there was the family `ended`.
+#[test]
+fn a_database_without_ended_rows_is_given_the_family_and_no_other_one() {
+    let lose = |dir: &Path, family: &str| {
+        let families = rocksdb::DB::list_cf(&rocksdb::Options::default(), dir).unwrap();
+        let mut db = rocksdb::DB::open_cf(&rocksdb::Options::default(), dir, families).unwrap();
+        db.drop_cf(family).unwrap();
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state-00000001");
+    let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+    applier.apply(&[entry(1, 1, vec![put("k", "1")])]).unwrap();
+    applier.flush().unwrap();
+    let hash = store.state_hash();
+    drop((store, applier));
+    lose(&state, "ended");
+    let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+    assert_eq!(store.state_hash(), hash);
+    applier.move_at_once(0);
+    applier.apply(&[entry(1, 2, vec![delete("k")])]).unwrap();
+    applier.flush().unwrap();
+    drop((store, applier));
+    let (store, applier) = Store::open(config(dir.path())).unwrap();
+    assert!(applier.has_ended_rows() && store.sizes().live_keys == 0);
+    drop((store, applier));
+    lose(&state, "leasekey");
+    let error = Store::open(config(dir.path()))
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("leasekey"), "{error}");
 }
 
 /// Moves the pointer, and cannot say that it is durable.

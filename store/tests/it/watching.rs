@@ -114,7 +114,9 @@ impl Stream {
 }
 
 fn open(ring_bytes: usize) -> (Store, Applier) {
-    Store::open_with(Arc::new(MemoryEngine::new()), ring_bytes).unwrap()
+    let (store, mut applier) = Store::open_with(Arc::new(MemoryEngine::new()), ring_bytes).unwrap();
+    applier.move_at_once(0);
+    (store, applier)
 }
 
 fn watch_range() -> impl Strategy<Value = KeyRange> {
@@ -128,6 +130,9 @@ fn run(applier: &mut Applier, stream: &mut Stream, entries: &[(Entry, Pause)]) {
         applier.apply(std::slice::from_ref(entry)).unwrap();
         if pause.compact_step {
             applier.compact_step().unwrap();
+        }
+        if pause.moved_rows > 0 {
+            applier.move_some(pause.moved_rows).unwrap();
         }
         if pause.cut {
             stream.drain(if pause.flush { 1 } else { 1 << 20 });
