@@ -2,11 +2,15 @@
 
 mod compaction;
 mod contract;
+mod damage;
 mod directory;
 mod exit;
+mod files;
 mod generate;
 mod leases;
 mod model;
+mod power;
 mod properties;
 mod support;
+mod verify;
 mod watching;
