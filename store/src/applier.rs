@@ -17,6 +17,7 @@ use crate::{
     kv::{Batch, Bounds, Engine, Family, View},
     planted,
     state::State,
+    state_hash::{Mark, Trail},
     store::{Inner, Published},
 };
 
@@ -91,6 +92,11 @@ impl Opened {
         })
     }
 
+    pub fn trail(&self) -> Trail {
+        let applied = self.state.applied.map(|position| position.index);
+        Trail::begin(applied, self.state.hash)
+    }
+
     pub fn published(&self, epoch: u64) -> Published {
         Published {
             head: Arc::new(head(&self.state, epoch)),
@@ -134,15 +140,26 @@ impl Applier {
         entries: &[Entry],
         awaited: impl Fn(&Entry) -> bool,
     ) -> Result<Vec<Vec<Outcome>>, StoreError> {
+        let applied = self.apply_entries(entries, awaited);
+        applied.inspect_err(|error| self.inner.damage.note(error))
+    }
+
+    fn apply_entries(
+        &mut self,
+        entries: &[Entry],
+        awaited: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<Vec<Outcome>>, StoreError> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
         let base = self.engine.view();
         let mut machine = Machine::new(base, Arc::clone(&self.counts), self.state.clone());
-        let outcomes = entries
-            .iter()
-            .map(|entry| machine.entry(entry, awaited(entry)))
-            .collect::<Result<_, _>>()?;
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut marks = Vec::with_capacity(entries.len());
+        for entry in entries {
+            outcomes.push(machine.entry(entry, awaited(entry))?);
+            marks.push(Mark::new(entry.position.index, machine.state.hash));
+        }
         let Machine {
             mut overlay,
             mut counts,
@@ -162,6 +179,7 @@ impl Applier {
         }
         self.state = state;
         self.counts = counts;
+        self.inner.trail.lock().extend(marks);
         let published = self.published(view);
         let head = Arc::clone(&published.head);
         self.inner
@@ -191,7 +209,8 @@ impl Applier {
 
     /// Makes everything applied durable; returns the position that the durable state covers.
     pub fn flush(&mut self) -> Result<Option<LogPosition>, StoreError> {
-        self.engine.flush()?;
+        let flushed = self.engine.flush();
+        flushed.inspect_err(|error| self.inner.damage.note(error))?;
         self.flushed = self.state.applied;
         Ok(self.flushed)
     }
@@ -244,10 +263,12 @@ impl Applier {
         let opened = Opened::installed(Arc::clone(&staged)).inspect_err(|_| staged.retire())?;
         // It must outlive an error here: the pointer may name it by then.
         staged.make_current()?;
+        let trail = opened.trail();
         let replaced = std::mem::replace(&mut self.engine, opened.engine);
         replaced.retire();
         self.inner.replace_engine(Arc::clone(&self.engine));
         self.epoch += 1;
+        *self.inner.trail.lock() = trail;
         self.flushed = opened.state.applied;
         self.state = opened.state;
         self.counts = opened.counts;
@@ -259,7 +280,8 @@ impl Applier {
 
     /// Physically removes some of what compaction made unreachable; `true` while there is more to do.
     pub fn compact_step(&mut self) -> Result<bool, StoreError> {
-        let step = compaction::step(&*self.engine, self.state.compact_revision)?;
+        let step = compaction::step(&*self.engine, self.state.compact_revision);
+        let step = step.inspect_err(|error| self.inner.damage.note(error))?;
         if step == compaction::Step::Finished {
             // An idle store would pin what was removed until the next apply.
             self.inner.publish(self.published(self.engine.view()));

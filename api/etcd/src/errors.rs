@@ -174,6 +174,7 @@ impl From<CommandError> for Error {
             CommandError::Compacted { .. } => Self::Compacted,
             CommandError::FutureRevision => Self::FutureRevision,
             CommandError::NoSpace => Self::NoSpace,
+            CommandError::Corrupt => Self::Corrupt,
             CommandError::FencedOut => Self::LeaderChanged,
         }
     }
@@ -339,7 +340,11 @@ mod tests {
             Code::FailedPrecondition,
             "etcdserver: rpc not supported for learner",
         );
-        check(Error::Corrupt, Code::DataLoss, "etcdserver: corrupt cluster");
+        check(
+            CommandError::Corrupt,
+            Code::DataLoss,
+            "etcdserver: corrupt cluster",
+        );
         check(
             MemberError::Unhealthy,
             Code::Unavailable,
