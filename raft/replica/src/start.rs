@@ -25,6 +25,13 @@ use crate::{
     log_store::LogStore,
     membership::{Announcement, Membership, bind, latest},
     metrics::Counters,
+    oversight::{
+        Oversight,
+        condemned::{self, Condemned},
+        damaged,
+        divergence::Divergence,
+        scrub::{Scrubber, Scrubs},
+    },
     peer::{
         Gate,
         discovery::{Directory, Inquiry},
@@ -38,6 +45,7 @@ use crate::{
     proposals::{Limits, ProposalQueue},
     proposer::Proposer,
     raft_config::raft_config,
+    rebuild::{self, Rebuild},
     retention::{LogSize, keep_bounded},
     running::Running,
     snapshot::clear_leftovers,
@@ -111,6 +119,9 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     let name = config.name.clone();
     let inquiry = Inquiry::new(config, client_tls.clone())?;
     let Role { mut identity, is_new } = role(config, &inquiry).await?;
+    if rebuild::stage(&member_dir(config))?.is_none() {
+        condemned::refuse(&member_dir(config), identity.member_id)?;
+    }
     if is_new {
         identity.save(&member_dir(config))?;
     }
@@ -135,6 +146,15 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     if !identity.is_admitted() {
         admit(&inquiry, me, &mut identity, &member_dir(config)).await?;
     }
+    let rebuild = Rebuild {
+        config,
+        me,
+        inquiry: &inquiry,
+        links: Links::new(gate.clone(), client_tls.clone(), config.host.clone()),
+        service: &service,
+        snapshot_dir: snapshot_dir(config),
+    };
+    rebuild.run().await?;
     let opened = block(|| open(config, &identity))?;
     // Only now that the directory is locked: a member that runs keeps its snapshots there. None is received before.
     clear_leftovers(&snapshot_dir(config))?;
@@ -299,7 +319,18 @@ impl Core {
         };
         tokio::spawn(keeper.clone().run());
         let compacted = self.compact_in_background(failed_tx);
-        tokio::spawn(keep_bounded(self.raft.clone(), self.log_size));
+        tokio::spawn(keep_bounded(self.raft.clone(), self.log_size.clone()));
+        let condemned = Condemned::new(self.gate.clone(), member_dir(config));
+        let oversight = self.oversight(config, &queue, &leadership, &condemned);
+        let scrubber = Scrubber::new(self.store.clone(), applied.clone(), self.counters.clone());
+        tokio::spawn(Divergence::new(oversight.clone()).run());
+        tokio::spawn(damaged::run(oversight.clone()));
+        let scrubs = Scrubs {
+            oversight,
+            scrubber: scrubber.clone(),
+            every: config.scrub_every,
+        };
+        tokio::spawn(scrubs.run());
         let (ready_tx, ready) = watch::channel(false);
         tokio::spawn(recover(applied.clone(), self.had, barrier.clone(), ready_tx));
         Started {
@@ -309,6 +340,9 @@ impl Core {
                 barrier,
                 keeper,
                 membership,
+                store: self.store.clone(),
+                scrubber,
+                condemned,
             }),
             store: self.store,
             wal: self.wal,
@@ -355,6 +389,26 @@ impl Core {
             raft_ended,
         ));
         leadership
+    }
+
+    fn oversight(
+        &self,
+        config: &ReplicaConfig,
+        queue: &ProposalQueue,
+        leadership: &watch::Receiver<Leadership>,
+        condemned: &Condemned,
+    ) -> Oversight {
+        Oversight {
+            me: self.me.member_id,
+            store: self.store.clone(),
+            raft: self.raft.clone(),
+            links: self.links.clone(),
+            queue: queue.clone(),
+            leadership: leadership.clone(),
+            condemned: condemned.clone(),
+            counters: self.counters.clone(),
+            election_timeout: config.election_timeout,
+        }
     }
 
     fn follow_membership(

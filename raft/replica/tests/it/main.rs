@@ -1,10 +1,13 @@
 //! Several replicas in one process, over real sockets, logs and databases.
 
 mod cluster;
+mod damage;
+mod divergence;
 mod failover;
 mod identity;
 mod leases;
 mod members;
 mod reading;
 mod snapshots;
+mod tamper;
 mod tls;
