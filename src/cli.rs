@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
-use crate::{chaos, down, master, pki, proxy, status, up};
+use crate::{chaos, down, master, pki, proxy, rebuild, status, up};
 
 /// An etcd replacement and a Kubernetes control plane in one program.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ pub enum Command {
     Pki(pki::Args),
     /// Show the members: leader, term, revision, lag, sizes
     Status(status::Args),
+    /// Have a member take the state of another one when it starts next: its own is damaged or wrong
+    Rebuild(rebuild::Args),
     /// Break clusters on purpose and check what must hold
     Chaos(chaos::ChaosArgs),
     /// Print the version
@@ -64,6 +66,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Proxy(args) => proxy::run(args),
         Command::Pki(args) => pki::run(args),
         Command::Status(args) => status::run(args),
+        Command::Rebuild(args) => rebuild::run(args),
         Command::Chaos(args) => chaos::run(args),
         Command::Version => {
             println!("barque {}", env!("CARGO_PKG_VERSION"));

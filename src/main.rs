@@ -14,6 +14,7 @@ mod pki;
 mod process;
 mod proxy;
 mod readyz;
+mod rebuild;
 mod status;
 mod tls;
 mod up;

@@ -25,6 +25,7 @@ const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 pub const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 const DEFAULT_API_URL: &str = "https://localhost:6443";
 /// What etcd adds to twice the election timeout for its own requests.
+const CORRUPT_CHECK_TIME_MIN: Duration = Duration::from_secs(1);
 const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
 /// etcd's.
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
@@ -54,6 +55,8 @@ pub struct Config {
     pub snapshot_entries: u64,
     pub snapshot_bytes: u64,
     pub snapshot_bytes_per_second: u64,
+    /// 0: never.
+    pub scrub_every: Duration,
     pub limits: Limits,
     pub compaction: AutoCompaction,
     /// What is taken as it was given and was hardly meant; for the log.
@@ -147,6 +150,7 @@ impl Config {
             snapshot_entries: above_0(flags.snapshot_count, 100_000),
             snapshot_bytes: above_0(flags.snapshot_bytes, 256 << 20),
             snapshot_bytes_per_second: flags.snapshot_bytes_per_second.unwrap_or(100 << 20),
+            scrub_every: scrub_every(&flags)?,
             limits: limits(&flags)?,
             compaction: auto_compaction(&flags)?,
             warnings,
@@ -395,6 +399,21 @@ fn progress_interval(flags: &Flags) -> anyhow::Result<Duration> {
         bail!("--watch-progress-notify-interval must be at least 100ms, not {text}");
     }
     Ok(interval)
+}
+
+/// etcd's flag, which is off there by default. Here the check reads slowly and is on: twice a day finds what went bad
+/// while the other members can still mend it.
+fn scrub_every(flags: &Flags) -> anyhow::Result<Duration> {
+    let text = flags.corrupt_check_time.as_deref().unwrap_or("12h");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let every = humantime::parse_duration(text)
+        .with_context(|| format!("invalid value \"{text}\" for --corrupt-check-time"))?;
+    if !every.is_zero() && every < CORRUPT_CHECK_TIME_MIN {
+        bail!("--corrupt-check-time must be 0 or at least 1s, not {text}");
+    }
+    Ok(every)
 }
 
 fn auto_compaction(flags: &Flags) -> anyhow::Result<AutoCompaction> {

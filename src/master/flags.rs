@@ -128,6 +128,15 @@ pub struct Flags {
     /// Log bytes kept for members that are behind; 0 means the default [default: 268435456]
     #[arg(long, value_name = "BYTES", help_heading = "Cluster")]
     pub snapshot_bytes: Option<u64>,
+    /// How often all members check all their rows and compare them; 0 is never [default: 12h]
+    #[arg(
+        long,
+        visible_alias = "experimental-corrupt-check-time",
+        value_name = "DURATION",
+        env = "ETCD_CORRUPT_CHECK_TIME",
+        help_heading = "Cluster"
+    )]
+    pub corrupt_check_time: Option<String>,
     /// How fast a snapshot is sent to a member that is behind; 0 is no limit [default: 104857600]
     #[arg(long, value_name = "BYTES", help_heading = "Cluster")]
     pub snapshot_bytes_per_second: Option<u64>,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use barque_etcd::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use barque_proto::command::alarm::Kind;
 use barque_replica::Replica;
 use http::{Method, Response, StatusCode, Uri};
 use serde_json::json;
@@ -119,8 +120,11 @@ impl Readiness {
         let excluded: Vec<&str> = query(uri)
             .filter_map(|pair| pair.strip_prefix("exclude="))
             .collect();
+        let me = self.replica.status().member_id.0;
         let alarms = self.replica.store().alarms();
-        let mut active = alarms.iter().map(|(_, kind)| kind.as_str_name());
+        let mut active = alarms
+            .iter()
+            .filter_map(|(member, kind)| alarm_name(*kind, *member == me));
         let name = active.find(|name| !excluded.contains(name))?;
         Some(format!("ALARM {name}"))
     }
@@ -172,6 +176,15 @@ impl Readiness {
     }
 }
 
+/// As etcd names it. Damaged files are an alarm of the one member that has them.
+fn alarm_name(kind: Kind, is_own: bool) -> Option<&'static str> {
+    match kind {
+        Kind::Nospace | Kind::Corrupt => Some(kind.as_str_name()),
+        Kind::Damaged if is_own => Some(Kind::Corrupt.as_str_name()),
+        Kind::Damaged | Kind::None => None,
+    }
+}
+
 /// `ok` when all is well and nobody asked for more.
 fn checks_page(uri: &Uri, checks: &[Check]) -> Response<Body> {
     let healthy = checks.iter().all(|(_, outcome)| outcome.is_ok());
@@ -202,4 +215,21 @@ fn has_query(uri: &Uri, name: &str) -> bool {
     query(uri)
         .filter_map(|pair| pair.split('=').next().map(|key| (key, pair)))
         .any(|(key, pair)| key == name && !pair.ends_with("=false"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_files_are_the_alarm_of_one_member() {
+        for (kind, is_own, expected) in [
+            (Kind::Nospace, false, Some("NOSPACE")),
+            (Kind::Corrupt, false, Some("CORRUPT")),
+            (Kind::Damaged, true, Some("CORRUPT")),
+            (Kind::Damaged, false, None),
+        ] {
+            assert_eq!(alarm_name(kind, is_own), expected, "{kind:?} {is_own}");
+        }
+    }
 }

@@ -126,5 +126,6 @@ pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> Repl
         snapshot_bytes_per_second: config.snapshot_bytes_per_second,
         max_batch_bytes: config.limits.batch_bytes(),
         request_timeout: config.request_timeout,
+        scrub_every: config.scrub_every,
     }
 }

@@ -143,6 +143,31 @@ impl MemberMetrics {
             "Snapshots that failed",
             replica.snapshot_failures,
         )?;
+        page.counter(
+            "barque_divergences",
+            "Members that this leader found to have another state than others",
+            replica.divergences,
+        )?;
+        page.counter(
+            "barque_scrubs",
+            "Times that all rows of this member were checked",
+            replica.scrubs,
+        )?;
+        page.counter(
+            "barque_scrub_bytes",
+            "Bytes of rows read for that",
+            replica.scrub_bytes,
+        )?;
+        page.gauge(
+            "barque_scrub_last_finished_timestamp_seconds",
+            "When all rows were last checked; 0: not yet",
+            replica.scrub_ended_s,
+        )?;
+        page.gauge(
+            "barque_damaged",
+            "1 when data of this member was found damaged",
+            self.replica.store().damage().is_some().into(),
+        )?;
         let buckets = (
             &APPLY_BUCKETS_S[..],
             &replica.apply_buckets[..],

@@ -18,6 +18,7 @@ use crate::{
     live::{self, Live},
     mover, planted,
     state::State,
+    state_hash::{Mark, Trail},
     store::{Inner, Published},
 };
 
@@ -104,6 +105,11 @@ impl Opened {
         })
     }
 
+    pub fn trail(&self) -> Trail {
+        let applied = self.state.applied.map(|position| position.index);
+        Trail::begin(applied, self.state.hash)
+    }
+
     pub fn published(&self, epoch: u64) -> Published {
         Published {
             head: Arc::new(head(&self.state, epoch)),
@@ -155,7 +161,8 @@ impl Applier {
     ) -> Result<Vec<Vec<Outcome>>, StoreError> {
         let mut outcomes = Vec::with_capacity(entries.len());
         while outcomes.len() < entries.len() {
-            self.apply_batch(&entries[outcomes.len()..], &awaited, &mut outcomes)?;
+            let applied = self.apply_batch(&entries[outcomes.len()..], &awaited, &mut outcomes);
+            applied.inspect_err(|error| self.inner.damage.note(error))?;
         }
         Ok(outcomes)
     }
@@ -170,17 +177,19 @@ impl Applier {
         let base = self.engine.view();
         let counts = Arc::clone(&self.counts);
         let mut machine = Machine::new(base, counts, self.ended, self.state.clone(), self.bounded);
+        let mut marks = Vec::with_capacity(entries.len());
         for entry in entries {
             outcomes.push(machine.entry(entry, awaited(entry))?);
+            marks.push(Mark::new(entry.position.index, machine.state.hash));
             if machine.overlay.bytes() >= self.bounded.batch_bytes {
                 break;
             }
         }
-        self.write(machine)
+        self.write(machine, marks)
     }
 
     /// Writes what was gathered, and publishes it.
-    fn write(&mut self, machine: Machine) -> Result<(), StoreError> {
+    fn write(&mut self, machine: Machine, marks: Vec<Mark>) -> Result<(), StoreError> {
         let Machine {
             mut overlay,
             mut counts,
@@ -206,6 +215,7 @@ impl Applier {
         self.state = state;
         self.counts = counts;
         self.ended = ended;
+        self.inner.trail.lock().extend(marks);
         let published = self.published(view);
         let head = Arc::clone(&published.head);
         self.inner
@@ -242,7 +252,8 @@ impl Applier {
 
     /// Makes everything applied durable; returns the position that the durable state covers.
     pub fn flush(&mut self) -> Result<Option<LogPosition>, StoreError> {
-        self.engine.flush()?;
+        let flushed = self.engine.flush();
+        flushed.inspect_err(|error| self.inner.damage.note(error))?;
         self.flushed = self.state.applied;
         Ok(self.flushed)
     }
@@ -297,10 +308,12 @@ impl Applier {
         let opened = Opened::installed(Arc::clone(&staged)).inspect_err(|_| staged.retire())?;
         // It must outlive an error here: the pointer may name it by then.
         staged.make_current()?;
+        let trail = opened.trail();
         let replaced = std::mem::replace(&mut self.engine, opened.engine);
         replaced.retire();
         self.inner.replace_engine(Arc::clone(&self.engine));
         self.epoch += 1;
+        *self.inner.trail.lock() = trail;
         self.flushed = opened.state.applied;
         self.state = opened.state;
         self.counts = opened.counts;
@@ -315,7 +328,8 @@ impl Applier {
     /// Physically removes some of what compaction made unreachable; `true` while there is more to do.
     pub fn compact_step(&mut self) -> Result<bool, StoreError> {
         let any_ended = self.ended > 0;
-        let (step, ended) = compaction::step(&*self.engine, self.state.compact_revision, any_ended)?;
+        let step = compaction::step(&*self.engine, self.state.compact_revision, any_ended);
+        let (step, ended) = step.inspect_err(|error| self.inner.damage.note(error))?;
         self.no_longer_ended(ended);
         if step == compaction::Step::Finished {
             // An idle store would pin what was removed until the next apply.

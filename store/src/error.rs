@@ -17,6 +17,9 @@ pub enum CommandError {
     FutureRevision,
     #[error("database space exceeded")]
     NoSpace,
+    /// The members were found to differ: nothing is changed until somebody has decided which of them is right.
+    #[error("corrupt cluster")]
+    Corrupt,
     #[error("the command was proposed in another term")]
     FencedOut,
     #[error("too many keys to delete in one request: delete the range in parts")]
@@ -51,4 +54,16 @@ pub enum StoreError {
     DataDir(String),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+impl StoreError {
+    /// Whether it says that what is on disk is not what was written. Such a member is mended from the others alone.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StoreError::Corrupt { .. } => true,
+            // RocksDB's own word for a block, a file or a manifest that does not fit its checksum.
+            StoreError::Engine(text) => text.starts_with("Corruption"),
+            StoreError::UnknownCommand { .. } | StoreError::DataDir(_) | StoreError::Io(_) => false,
+        }
+    }
 }

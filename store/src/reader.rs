@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     Head, IndexTerm, KeyRange, KeyValue, LeaseId, ReadError, Revision, StoreError, codec,
+    damage::Damage,
     read::Keyspace,
     store::Published,
     watch::{Changes, Event, Place},
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Reader {
     published: Arc<Published>,
+    damage: Arc<Damage>,
 }
 
 /// Keys found by a range, etcd's way.
@@ -57,8 +59,20 @@ impl<'a> RowTerms<'a> {
 }
 
 impl Reader {
-    pub(crate) fn new(published: Arc<Published>) -> Self {
-        Self { published }
+    pub(crate) fn new(published: Arc<Published>, damage: Arc<Damage>) -> Self {
+        Self { published, damage }
+    }
+
+    /// The answer; what it says of damage is noted on the way.
+    pub(crate) fn noting<T>(&self, answer: Result<T, ReadError>) -> Result<T, ReadError> {
+        if let Err(ReadError::Store(error)) = &answer {
+            self.damage.note(error);
+        }
+        answer
+    }
+
+    pub(crate) fn note_damage(&self, error: &StoreError) {
+        self.damage.note(error);
     }
 
     pub(crate) fn keyspace(&self) -> Keyspace<'_> {
@@ -79,7 +93,7 @@ impl Reader {
 
     /// etcd's Range: revision, limit, sort, filters, count.
     pub fn range(&self, query: &Range) -> Result<RangeResult, ReadError> {
-        self.keyspace().range(query)
+        self.noting(self.keyspace().range(query))
     }
 
     /// Walks the keys of `range` as of `revision` (0: the head) in key order, until `visit` breaks.
@@ -91,39 +105,41 @@ impl Reader {
     ) -> Result<(), ReadError> {
         let keyspace = self.keyspace();
         let at = keyspace.resolve(revision)?;
-        Ok(keyspace.scan(range, at, &mut |key, record| visit(record.scan_row(key)))?)
+        let scanned = keyspace.scan(range, at, &mut |key, record| visit(record.scan_row(key)));
+        self.noting(scanned.map_err(ReadError::from))
     }
 
     /// The keys below `prefix` that carry `term` now, in key order, read from the index.
     pub fn keys_with_term(&self, term: &IndexTerm, prefix: &[u8]) -> Result<Vec<Bytes>, ReadError> {
-        Ok(self.keyspace().keys_with_term(term, prefix)?)
+        let found = self.keyspace().keys_with_term(term, prefix);
+        self.noting(found.map_err(ReadError::from))
     }
 
     pub fn get(&self, key: &[u8], revision: Revision) -> Result<Option<KeyValue>, ReadError> {
         let keyspace = self.keyspace();
         let at = keyspace.resolve(revision)?;
-        Ok(keyspace.get(key, at)?)
+        self.noting(keyspace.get(key, at).map_err(ReadError::from))
     }
 
     pub fn count(&self, range: &KeyRange, revision: Revision) -> Result<i64, ReadError> {
         let keyspace = self.keyspace();
         let at = keyspace.resolve(revision)?;
-        Ok(keyspace.count(range, at)?)
+        self.noting(keyspace.count(range, at).map_err(ReadError::from))
     }
 
     /// Keys attached to a lease, in key order.
     pub fn lease_keys(&self, lease: LeaseId) -> Result<Vec<Bytes>, ReadError> {
-        Ok(self.keyspace().lease_keys(lease)?)
+        self.noting(self.keyspace().lease_keys(lease).map_err(ReadError::from))
     }
 
     /// Leases with their granted and remaining TTL in seconds, in id order.
     pub fn leases(&self) -> Result<Vec<(LeaseId, i64, i64)>, ReadError> {
-        Ok(self.keyspace().leases()?)
+        self.noting(self.keyspace().leases().map_err(ReadError::from))
     }
 
     /// etcd's HashKV at a revision: CRC-32C (Castagnoli) by etcd's own byte rule; and the compact revision.
     pub fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision), ReadError> {
-        self.keyspace().hash_kv(revision)
+        self.noting(self.keyspace().hash_kv(revision))
     }
 
     /// The events of `range` from a revision (or a place inside of one) on, oldest first, stopping after about
@@ -135,12 +151,13 @@ impl Reader {
         from: impl Into<Place>,
         max_bytes: usize,
     ) -> Result<(Vec<Arc<Changes>>, Place), ReadError> {
-        self.keyspace().history(range, from.into(), false, max_bytes)
+        self.noting(self.keyspace().history(range, from.into(), false, max_bytes))
     }
 
     /// The versions before `events`, of those that were left in the store; `None` for one that is compacted by now,
     /// and where there is nothing to read.
     pub fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
-        self.keyspace().previous(events)
+        let previous = self.keyspace().previous(events);
+        previous.inspect_err(|error| self.damage.note(error))
     }
 }

@@ -29,7 +29,10 @@ pub struct Alarm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AlarmKind {
     NoSpace,
+    /// Members differ: see `CommandError::Corrupt`.
     Corrupt,
+    /// A member's own files are damaged. It stops; those that are whole go on.
+    Damaged,
 }
 
 impl AlarmKind {
@@ -37,11 +40,12 @@ impl AlarmKind {
         match self {
             AlarmKind::NoSpace => 1,
             AlarmKind::Corrupt => 2,
+            AlarmKind::Damaged => 3,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        [AlarmKind::NoSpace, AlarmKind::Corrupt]
+        [AlarmKind::NoSpace, AlarmKind::Corrupt, AlarmKind::Damaged]
             .into_iter()
             .find(|kind| kind.number() == number)
     }

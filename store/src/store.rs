@@ -11,14 +11,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use barque_proto::command::alarm::Kind;
+use parking_lot::Mutex;
 
 use crate::{
     Applier, KeyRange, KeyValue, LeaseId, LogPosition, ReadError, Reader, Revision, StoreError,
     applier::Opened,
     counts::Counts,
+    damage::Damage,
     kv::{Engine, OnProgress, View, rocks},
     state::{Alarm, AlarmKind},
-    state_hash::StateHash,
+    state_hash::{Mark, StateHash, Trail},
     watch::{Changes, Event, HistorySource, Hub, Place},
 };
 
@@ -64,6 +66,8 @@ pub(crate) struct Inner {
     /// For sizes and defragmenting alone; replaced by a snapshot install.
     engine: ArcSwap<Arc<dyn Engine>>,
     pub(crate) hub: Hub,
+    pub(crate) trail: Mutex<Trail>,
+    pub(crate) damage: Arc<Damage>,
 }
 
 /// What readers see, as one value.
@@ -88,7 +92,7 @@ impl Inner {
 }
 
 /// The hub's way to what its ring no longer holds. It knows the published state, not the hub.
-struct PublishedHistory(Arc<ArcSwap<Published>>);
+struct PublishedHistory(Arc<ArcSwap<Published>>, Arc<Damage>);
 
 impl HistorySource for PublishedHistory {
     fn history(
@@ -98,12 +102,13 @@ impl HistorySource for PublishedHistory {
         prev_kv: bool,
         max_bytes: usize,
     ) -> Result<(Vec<Arc<Changes>>, Place), ReadError> {
-        let reader = Reader::new(self.0.load_full());
-        reader.keyspace().history(range, from, prev_kv, max_bytes)
+        let reader = Reader::new(self.0.load_full(), Arc::clone(&self.1));
+        let read = reader.keyspace().history(range, from, prev_kv, max_bytes);
+        reader.noting(read)
     }
 
     fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
-        Reader::new(self.0.load_full()).previous(events)
+        Reader::new(self.0.load_full(), Arc::clone(&self.1)).previous(events)
     }
 }
 
@@ -118,17 +123,21 @@ impl Store {
     pub fn open_with(engine: Arc<dyn Engine>, ring_bytes: usize) -> Result<(Store, Applier), StoreError> {
         let opened = Opened::new(Arc::clone(&engine))?;
         let published = opened.published(0);
+        let trail = opened.trail();
+        let damage = Arc::new(Damage::default());
         let head = Arc::clone(&published.head);
         let published = Arc::new(ArcSwap::from_pointee(published));
         let hub = Hub::new(
             head,
             ring_bytes,
-            Arc::new(PublishedHistory(Arc::clone(&published))),
+            Arc::new(PublishedHistory(Arc::clone(&published), Arc::clone(&damage))),
         );
         let inner = Arc::new(Inner {
             published,
             engine: ArcSwap::from_pointee(engine),
             hub,
+            trail: Mutex::new(trail),
+            damage,
         });
         let applier = Applier::new(opened, Arc::clone(&inner));
         Ok((Store { inner }, applier))
@@ -140,7 +149,7 @@ impl Store {
 
     /// A consistent view of everything, at the head as published.
     pub fn reader(&self) -> Reader {
-        Reader::new(self.inner.published.load_full())
+        Reader::new(self.inner.published.load_full(), Arc::clone(&self.inner.damage))
     }
 
     pub fn hub(&self) -> &Hub {
@@ -199,10 +208,42 @@ impl Store {
         alarms
     }
 
+    /// Whether an alarm of this kind is active, for whichever member.
+    pub fn has_alarm(&self, of: Kind) -> bool {
+        let published = self.inner.published.load();
+        published.alarms.iter().any(|alarm| kind(alarm.kind) == of)
+    }
+
     /// The chained hash over applied events, and the log position that it stands for.
     pub fn state_hash(&self) -> (LogPosition, [u8; 32]) {
         let published = self.inner.published.load();
         (published.head.applied.unwrap_or_default(), published.state_hash.0)
+    }
+
+    /// Calls `listener` once, with the first error that says that data of this member is damaged; at once, if there
+    /// was one already.
+    pub fn on_damage(&self, listener: impl FnOnce(String) + Send + 'static) {
+        self.inner.damage.listen(Box::new(listener));
+    }
+
+    /// Takes note of an error that was met outside of reads and apply.
+    pub fn note_damage(&self, error: &StoreError) {
+        self.inner.damage.note(error);
+    }
+
+    /// What was found damaged first.
+    pub fn damage(&self) -> Option<String> {
+        self.inner.damage.what()
+    }
+
+    /// The state after the last applied entry; `None` while nothing was ever applied.
+    pub fn newest_mark(&self) -> Option<Mark> {
+        self.inner.trail.lock().newest()
+    }
+
+    /// The state after the entry at `index`; `None` when it is not applied yet, or not remembered.
+    pub fn mark_at(&self, index: u64) -> Option<Mark> {
+        self.inner.trail.lock().at(index)
     }
 }
 
@@ -210,5 +251,6 @@ fn kind(kind: AlarmKind) -> Kind {
     match kind {
         AlarmKind::NoSpace => Kind::Nospace,
         AlarmKind::Corrupt => Kind::Corrupt,
+        AlarmKind::Damaged => Kind::Damaged,
     }
 }

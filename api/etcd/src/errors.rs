@@ -182,6 +182,7 @@ impl From<CommandError> for Error {
             CommandError::Compacted { .. } => Self::Compacted,
             CommandError::FutureRevision => Self::FutureRevision,
             CommandError::NoSpace => Self::NoSpace,
+            CommandError::Corrupt => Self::Corrupt,
             CommandError::FencedOut => Self::LeaderChanged,
             CommandError::TooManyKeys => Self::TooManyKeys,
             CommandError::PrevTooLarge => Self::PrevTooLarge,
@@ -359,7 +360,11 @@ mod tests {
             Code::FailedPrecondition,
             "etcdserver: rpc not supported for learner",
         );
-        check(Error::Corrupt, Code::DataLoss, "etcdserver: corrupt cluster");
+        check(
+            CommandError::Corrupt,
+            Code::DataLoss,
+            "etcdserver: corrupt cluster",
+        );
         check(
             MemberError::Unhealthy,
             Code::Unavailable,

@@ -31,7 +31,10 @@ impl Shared {
         let leader = leader.map_or(0, |leader| leader.0);
         let no_leader = (leader == 0).then(|| Error::NoLeader.text());
         let alarms = self.replica.store().alarms().into_iter();
-        let alarms = alarms.map(|(member, kind)| format!("memberID:{member} alarm:{} ", kind.as_str_name()));
+        let alarms = alarms.map(|(member, kind)| {
+            let alarm = alarm_type(kind).as_str_name();
+            format!("memberID:{member} alarm:{alarm} ")
+        });
         Ok(StatusResponse {
             header: Some(self.current_header()),
             version: ETCD_VERSION.to_owned(),
@@ -54,9 +57,10 @@ impl Shared {
         self.barrier().await?;
         let kind = alarm_kind(request.alarm());
         let active = self.replica.store().alarms();
+        let asked = request.alarm();
         let matching = active
             .iter()
-            .filter(|(_, active)| kind == Kind::None || *active == kind);
+            .filter(|(_, active)| asked == AlarmType::None || alarm_type(*active) == asked);
         let alarms = match request.action() {
             AlarmAction::Get => matching.copied().collect(),
             // Every kind at once is nothing that can be switched.
@@ -66,11 +70,12 @@ impl Shared {
                 vec![(request.member_id, kind)]
             }
             AlarmAction::Deactivate => {
-                let switched = matching.copied().find(|(member, _)| *member == request.member_id);
-                if switched.is_some() {
-                    self.switch_alarm(request.member_id, kind, false).await?;
+                let of_member = matching.filter(|(member, _)| *member == request.member_id);
+                let switched: Vec<_> = of_member.copied().collect();
+                for (member, kind) in &switched {
+                    self.switch_alarm(*member, *kind, false).await?;
                 }
-                switched.into_iter().collect()
+                switched.into_iter().take(1).collect()
             }
         };
         Ok(AlarmResponse {
@@ -162,15 +167,19 @@ fn alarm_kind(alarm: AlarmType) -> Kind {
     }
 }
 
-fn alarm_member(member_id: u64, kind: Kind) -> AlarmMember {
-    let alarm = match kind {
+/// A member whose own files are damaged is shown as CORRUPT: etcd's clients know no other word.
+fn alarm_type(kind: Kind) -> AlarmType {
+    match kind {
         Kind::None => AlarmType::None,
         Kind::Nospace => AlarmType::Nospace,
-        Kind::Corrupt => AlarmType::Corrupt,
-    };
+        Kind::Corrupt | Kind::Damaged => AlarmType::Corrupt,
+    }
+}
+
+fn alarm_member(member_id: u64, kind: Kind) -> AlarmMember {
     AlarmMember {
         member_id,
-        alarm: alarm.into(),
+        alarm: alarm_type(kind).into(),
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use barque_proto::etcd::etcdserverpb::{
-    compare::{CompareResult, CompareTarget, TargetUnion},
-    kv_client::KvClient,
-    lease_client::LeaseClient,
-    maintenance_client::MaintenanceClient,
-    request_op::Request as Op,
-    response_op::Response as Outcome,
-    watch_client::WatchClient,
-    watch_request::RequestUnion,
-    *,
+use barque_proto::{
+    command,
+    etcd::etcdserverpb::{
+        compare::{CompareResult, CompareTarget, TargetUnion},
+        kv_client::KvClient,
+        lease_client::LeaseClient,
+        maintenance_client::MaintenanceClient,
+        request_op::Request as Op,
+        response_op::Response as Outcome,
+        watch_client::WatchClient,
+        watch_request::RequestUnion,
+        *,
+    },
 };
 use barque_replica::{MemberConfig, RealHost, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
@@ -66,6 +69,7 @@ impl Member {
             snapshot_bytes_per_second: 0,
             max_batch_bytes: 4 << 20,
             request_timeout: Duration::from_secs(10),
+            scrub_every: Duration::ZERO,
         });
         let replica = replica.await.unwrap();
         replica.leadership().wait_for(|now| now.is_self).await.unwrap();
@@ -696,6 +700,35 @@ async fn a_member_says_how_it_is() {
         .await
         .unwrap();
     member.put("k", "v").await;
+
+    // Of damaged files it is a member's own alarm, which etcd's clients know as CORRUPT and which refuses nothing.
+    let damaged = command::Alarm {
+        kind: command::alarm::Kind::Damaged.into(),
+        member_id: id,
+        active: true,
+    };
+    let damaged = command::Command {
+        op: Some(command::command::Op::Alarm(damaged)),
+        ..Default::default()
+    };
+    member.replica.propose(damaged).await.unwrap();
+    member.put("k", "v").await;
+    let corrupt = AlarmMember {
+        member_id: id,
+        alarm: AlarmType::Corrupt.into(),
+    };
+    let listed = maintenance.alarm(AlarmRequest::default()).await.unwrap();
+    assert_eq!(listed.into_inner().alarms, [corrupt]);
+    let status = maintenance.status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.errors, [format!("memberID:{id} alarm:CORRUPT ")]);
+    let disarm = AlarmRequest {
+        action: alarm_request::AlarmAction::Deactivate.into(),
+        member_id: id,
+        alarm: AlarmType::Corrupt.into(),
+    };
+    let disarmed = maintenance.alarm(disarm).await.unwrap();
+    assert_eq!(disarmed.into_inner().alarms, [corrupt]);
+    assert!(member.replica.store().alarms().is_empty());
 
     let hash = maintenance
         .hash_kv(HashKvRequest { revision: 0 })

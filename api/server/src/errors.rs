@@ -12,6 +12,7 @@ pub fn from_propose(error: ProposeError) -> Status {
         ProposeError::Refused(CommandError::NoSpace) => {
             Status::internal("etcdserver: mvcc: database space exceeded")
         }
+        ProposeError::Refused(CommandError::Corrupt) => Status::internal("etcdserver: corrupt cluster"),
         ProposeError::Refused(refused) => Status::internal(refused),
         ProposeError::LeaderChanged | ProposeError::NoLeader => {
             Status::service_unavailable(error.to_string()).retry_after(1)

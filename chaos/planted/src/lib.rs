@@ -104,6 +104,10 @@ pub const BUGS: &[Bug] = &[
         "a member that lost its data votes under its old ID",
     ),
     bug(
+        "corrupt-not-told",
+        "a member whose state differs from its leader's is neither stopped nor told of",
+    ),
+    bug(
         "identity-not-synced",
         "what a member notes of itself and of its peers is written and not synced",
     ),

@@ -29,6 +29,9 @@ pub struct Settings {
 
 pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
 
+/// Often enough that every run sees some.
+const SCRUB_EVERY: Duration = Duration::from_secs(20);
+
 /// How long an operator waits for what was asked for; a member that does not stop in order is killed then.
 const PATIENCE: Duration = Duration::from_secs(12);
 
@@ -177,6 +180,7 @@ impl Member {
             snapshot_bytes_per_second: 0,
             max_batch_bytes: self.settings.segment_bytes as usize / 4,
             request_timeout: Duration::from_secs(4),
+            scrub_every: SCRUB_EVERY,
         }
     }
 

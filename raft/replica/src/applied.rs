@@ -76,6 +76,11 @@ impl Applied {
         self.next.subscribe().wait_for(|_| self.has(at)).await.is_ok()
     }
 
+    /// Returns when the entry at `index` is applied; `false` when the member stops before.
+    pub async fn wait_for_index(&self, index: u64) -> bool {
+        self.next.subscribe().wait_for(|next| *next > index).await.is_ok()
+    }
+
     /// Returns when nothing of a log that ended at `last` can be missing any more: everything up to its end is
     /// applied, or an entry of a later term, before which whatever of it was committed must lie. `false` when the
     /// member stops before.

@@ -55,6 +55,8 @@ pub struct ReplicaConfig {
     pub max_batch_bytes: usize,
     /// How long a proposal may stay without an outcome before it is reported as timed out (unknown).
     pub request_timeout: Duration,
+    /// How often the leader has all members check and compare all their rows; 0: never.
+    pub scrub_every: Duration,
 }
 
 #[cfg(test)]
@@ -87,6 +89,7 @@ pub mod tests {
             snapshot_bytes_per_second: 0,
             max_batch_bytes: 4 << 20,
             request_timeout: Duration::from_secs(5),
+            scrub_every: Duration::ZERO,
         }
     }
 }

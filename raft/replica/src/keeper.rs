@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use barque_proto::{
-    command::{Command, LeaseCheckpoint, LeaseRevoke, command::Op, lease_checkpoint::Remaining},
+    command::{Command, LeaseCheckpoint, LeaseRevoke, alarm::Kind, command::Op, lease_checkpoint::Remaining},
     peer as pb,
 };
 use barque_store::{CommandError, LeaseId, Response, Store};
@@ -256,6 +256,10 @@ impl Keeper {
             .is_none_or(|deadline| deadline > Instant::now())
         {
             return;
+        }
+        // Refused by every member, however often it is proposed, until the alarm is disarmed.
+        if self.store.has_alarm(Kind::Corrupt) {
+            return tokio::time::sleep(RETRY_AFTER).await;
         }
         // A leader that cannot commit does not expire, nor does one go by the deadlines of an earlier term.
         let confirmed = planted("expired-by-deposed-leader")

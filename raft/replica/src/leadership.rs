@@ -5,7 +5,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use openraft::{Instant as _, async_runtime::watch::WatchReceiver};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -110,4 +110,25 @@ pub async fn news(leadership: &mut watch::Receiver<Leadership>, limit: Instant) 
     if let Ok(Err(_)) = timeout_at(limit, leadership.changed()).await {
         sleep_until(limit).await;
     }
+}
+
+/// Asks `to` to lead, and waits, for a bounded time, until another member does; `true` when one does.
+pub async fn hand_over(
+    raft: &Raft,
+    leadership: &watch::Receiver<Leadership>,
+    to: u64,
+    election_timeout: Duration,
+) -> bool {
+    let mut leadership = leadership.clone();
+    let before = *leadership.borrow_and_update();
+    if raft.trigger().transfer_leader(to).await.is_err() {
+        return false;
+    }
+    let other = |now: &Leadership| now.leader.is_some() && now.leader != before.leader;
+    let moved = timeout(2 * election_timeout, leadership.wait_for(other)).await;
+    let moved = matches!(moved, Ok(Ok(_)));
+    if !moved {
+        tracing::warn!(to = format!("{to:x}"), "leadership was not handed over in time");
+    }
+    moved
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything above proposes commands and reads through a [`Replica`]; no openraft type leaves this crate.
 
+mod alarm;
 mod applied;
 mod barrier;
 mod batch;
@@ -22,11 +23,13 @@ mod lifecycle;
 mod log_store;
 mod membership;
 mod metrics;
+mod oversight;
 mod peer;
 mod proposals;
 mod proposer;
 mod quota;
 mod raft_config;
+mod rebuild;
 mod refusal;
 mod replica;
 mod retention;
@@ -51,4 +54,5 @@ pub use lessor::KeepAlive;
 pub use membership::MemberError;
 pub use metrics::{APPLY_BUCKETS_S, ReplicaMetrics};
 pub use proposals::MAX_TXN_DEPTH;
+pub use rebuild::ask_for as ask_for_rebuild;
 pub use replica::{Leadership, Member, MemberId, PeerLag, Replica, ReplicaStatus};

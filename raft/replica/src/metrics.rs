@@ -36,6 +36,12 @@ pub struct ReplicaMetrics {
     pub snapshots_received: u64,
     pub snapshot_failures: u64,
     pub leases_expired: u64,
+    /// Members found to have another state than this leader, itself included.
+    pub divergences: u64,
+    /// Walks through all rows that ended here, what they read, and when the last one ended (Unix time).
+    pub scrubs: u64,
+    pub scrub_bytes: u64,
+    pub scrub_ended_s: u64,
     pub wal: WalStats,
 }
 
@@ -54,6 +60,10 @@ pub struct Counters {
     pub snapshots_received: AtomicU64,
     pub snapshot_failures: AtomicU64,
     pub leases_expired: AtomicU64,
+    pub divergences: AtomicU64,
+    pub scrubs: AtomicU64,
+    pub scrub_bytes: AtomicU64,
+    pub scrub_ended_s: AtomicU64,
 }
 
 pub fn count(counter: &AtomicU64) {
@@ -92,6 +102,10 @@ impl Counters {
             snapshots_received: get(&self.snapshots_received),
             snapshot_failures: get(&self.snapshot_failures),
             leases_expired: get(&self.leases_expired),
+            divergences: get(&self.divergences),
+            scrubs: get(&self.scrubs),
+            scrub_bytes: get(&self.scrub_bytes),
+            scrub_ended_s: get(&self.scrub_ended_s),
             ..ReplicaMetrics::default()
         }
     }

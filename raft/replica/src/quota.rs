@@ -13,14 +13,14 @@ use std::{
     time::Duration,
 };
 
-use barque_proto::command::{Alarm, Command, Operation, Put, Txn, alarm::Kind, command::Op, operation};
+use barque_proto::command::{Command, Operation, Put, Txn, alarm::Kind, command::Op, operation};
 use barque_store::{CommandError, Store};
 use tokio::{
     sync::{Mutex, watch},
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{ProposeError, lifecycle::Phase, proposals::ProposalQueue};
+use crate::{ProposeError, alarm, lifecycle::Phase, proposals::ProposalQueue};
 
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// What etcd reckons for a key and for a lease beside their bytes.
@@ -129,18 +129,9 @@ impl Quota {
         if self.is_raised() {
             return;
         }
-        let alarm = Alarm {
-            kind: Kind::Nospace.into(),
-            member_id: self.me,
-            active: true,
-        };
-        let command = Command {
-            op: Some(Op::Alarm(alarm)),
-            ..Command::default()
-        };
         let (in_use, quota) = (self.measured.load(Ordering::Relaxed), self.limit);
-        match self.queue.propose(command).await {
-            Ok(_) => tracing::warn!(
+        match alarm::raise(&self.store, &self.queue, Kind::Nospace, self.me).await {
+            Ok(()) => tracing::warn!(
                 in_use,
                 quota,
                 "the database exceeds --quota-backend-bytes: nothing is written until space was freed and the \
@@ -184,7 +175,7 @@ fn operation_cost(operation: &Operation) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use barque_proto::command::{CommandBatch, Compact, DeleteRange, LeaseGrant};
+    use barque_proto::command::{Alarm, CommandBatch, Compact, DeleteRange, LeaseGrant};
     use barque_store::{
         Applier, Entry, EntryBody, LogPosition, Response, Revision, kv::memory::MemoryEngine,
     };

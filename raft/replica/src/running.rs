@@ -2,7 +2,16 @@
 
 use std::{fs::File, sync::OnceLock};
 
-use crate::{barrier::Barrier, keeper::Keeper, log_store::LogStore, membership::Membership, types::Raft};
+use barque_store::Store;
+
+use crate::{
+    barrier::Barrier,
+    keeper::Keeper,
+    log_store::LogStore,
+    membership::Membership,
+    oversight::{condemned::Condemned, scrub::Scrubber},
+    types::Raft,
+};
 
 pub struct Running {
     pub raft: Raft,
@@ -11,6 +20,9 @@ pub struct Running {
     pub barrier: Barrier,
     pub keeper: Keeper,
     pub membership: Membership,
+    pub store: Store,
+    pub scrubber: Scrubber,
+    pub condemned: Condemned,
     /// The data directory, as long as anybody reaches the member.
     pub locked: OnceLock<File>,
 }

@@ -29,6 +29,13 @@ use crate::{
     log_store::LogStore,
     membership::{Announcement, Membership, bind, latest},
     metrics::Counters,
+    oversight::{
+        Oversight,
+        condemned::{self, Condemned},
+        damaged,
+        divergence::Divergence,
+        scrub::{Scrubber, Scrubs},
+    },
     peer::{
         Gate,
         acknowledged::Acknowledged,
@@ -44,6 +51,7 @@ use crate::{
     proposals::{Limits, ProposalQueue},
     proposer::Proposer,
     raft_config::raft_config,
+    rebuild::{self, Rebuild},
     retention::{LogSize, keep_bounded},
     running::Running,
     snapshot::clear_leftovers,
@@ -149,6 +157,9 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     let name = config.name.clone();
     let inquiry = Inquiry::new(config, client_tls.clone())?;
     let Role { identity, is_new } = role(config, &inquiry).await?;
+    if rebuild::stage(&member_dir(config))?.is_none() {
+        condemned::refuse(&member_dir(config), identity.member_id)?;
+    }
     let (identity, known) = begin_life(identity, &member_dir(config))?;
     // Before anybody hears of it: after a power cut this member must come back as the same.
     sync_names(config)?;
@@ -177,6 +188,15 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     if !identity.get().is_admitted() {
         admit(&inquiry, me, &identity, &member_dir(config)).await?;
     }
+    let rebuild = Rebuild {
+        config,
+        me,
+        inquiry: &inquiry,
+        links: Links::new(gate.clone(), client_tls.clone(), config.host.clone()),
+        service: &service,
+        snapshot_dir: snapshot_dir(config),
+    };
+    rebuild.run().await?;
     let opened = block(|| open(config, &identity.get()))?;
     // Only now that the directory is locked: a member that runs keeps its snapshots there. None is received before.
     clear_leftovers(&snapshot_dir(config))?;
@@ -387,8 +407,19 @@ impl Core {
         let compacted = self.compact_in_background(&tasks);
         tasks.spawn(
             "that bounds the log",
-            keep_bounded(self.raft.clone(), self.log_size),
+            keep_bounded(self.raft.clone(), self.log_size.clone()),
         );
+        let condemned = Condemned::new(self.gate.clone(), member_dir(config));
+        let oversight = self.oversight(config, &queue, &leadership, &condemned);
+        let scrubber = Scrubber::new(self.store.clone(), applied.clone(), self.counters.clone());
+        tasks.spawn("that compares members", Divergence::new(oversight.clone()).run());
+        tasks.spawn("that looks for damage", damaged::run(oversight.clone()));
+        let scrubs = Scrubs {
+            oversight,
+            scrubber: scrubber.clone(),
+            every: config.scrub_every,
+        };
+        tasks.spawn("of scrubs", scrubs.run());
         let (ready_tx, ready) = watch::channel(false);
         let recovered = recover(applied.clone(), self.had, barrier.clone(), ready_tx);
         tasks.spawn("of recovery", recovered);
@@ -400,6 +431,9 @@ impl Core {
                 barrier,
                 keeper,
                 membership,
+                store: self.store.clone(),
+                scrubber,
+                condemned,
                 locked: OnceLock::new(),
             }),
             store: self.store,
@@ -451,6 +485,26 @@ impl Core {
         );
         tasks.spawn("of failures", fate);
         leadership
+    }
+
+    fn oversight(
+        &self,
+        config: &ReplicaConfig,
+        queue: &ProposalQueue,
+        leadership: &watch::Receiver<Leadership>,
+        condemned: &Condemned,
+    ) -> Oversight {
+        Oversight {
+            me: self.me.member_id,
+            store: self.store.clone(),
+            raft: self.raft.clone(),
+            links: self.links.clone(),
+            queue: queue.clone(),
+            leadership: leadership.clone(),
+            condemned: condemned.clone(),
+            counters: self.counters.clone(),
+            election_timeout: config.election_timeout,
+        }
     }
 
     fn follow_membership(

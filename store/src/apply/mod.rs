@@ -211,7 +211,9 @@ impl Machine {
         if command.fence_term != 0 && command.fence_term != position.term {
             return Err(CommandError::FencedOut.into());
         }
-        match command.op.as_ref().ok_or(Refusal::Unknown)? {
+        let op = command.op.as_ref().ok_or(Refusal::Unknown)?;
+        self.check_not_corrupt(op)?;
+        match op {
             Op::Put(put) => {
                 self.check_space()?;
                 self.put(put).map(Response::Put)

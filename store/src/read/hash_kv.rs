@@ -20,7 +20,8 @@ use crate::{
 };
 
 const BUCKET: &[u8] = b"key";
-const WINDOW_CHANGES: usize = 256;
+/// Read at once; a version may have a megabyte and more.
+const WINDOW_CHANGES: usize = 32;
 
 struct Change {
     at: Version,
@@ -28,9 +29,33 @@ struct Change {
     key: Bytes,
 }
 
+/// A hash under way. It is taken in steps, so that one over much data need not be taken in one go.
+pub struct HashKv {
+    hash: u32,
+    live_at: i64,
+    /// Rows of `log` that are left.
+    from: Bytes,
+    end: [u8; keys::VERSION_LEN],
+    /// Bytes of rows read so far.
+    pub bytes: u64,
+}
+
+impl HashKv {
+    /// Once there is no step left.
+    pub fn hash(&self) -> u32 {
+        self.hash
+    }
+}
+
 impl Keyspace<'_> {
     /// The hash, and the compact revision that it stands for.
     pub fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision), ReadError> {
+        let mut steps = self.begin_hash_kv(revision)?;
+        while self.step_hash_kv(&mut steps, u64::MAX)? {}
+        Ok((steps.hash(), Revision(self.compact_revision)))
+    }
+
+    pub fn begin_hash_kv(&self, revision: Revision) -> Result<HashKv, ReadError> {
         let at = self.resolve(revision)?;
         let upper = if let At::Past(revision) = at {
             revision
@@ -42,9 +67,21 @@ impl Keyspace<'_> {
         } else {
             self.compact_revision
         };
-        let mut hash = crc32c::crc32c(BUCKET);
-        let end = Version::first_of(upper + 1).to_bytes();
-        let mut log = self.view.cursor(Family::Log, Bounds::new(&[], Some(&end)))?;
+        Ok(HashKv {
+            hash: crc32c::crc32c(BUCKET),
+            live_at,
+            from: Bytes::new(),
+            end: Version::first_of(upper + 1).to_bytes(),
+            bytes: 0,
+        })
+    }
+
+    /// Reads about so many bytes more; `true` while something is left.
+    pub fn step_hash_kv(&self, steps: &mut HashKv, bytes: u64) -> Result<bool, StoreError> {
+        let enough = steps.bytes.saturating_add(bytes);
+        let mut log = self
+            .view
+            .cursor(Family::Log, Bounds::new(&steps.from, Some(&steps.end)))?;
         let mut window = Vec::with_capacity(WINDOW_CHANGES);
         while let Some((row, value)) = log.row() {
             let (at, change) = (keys::split_log(row)?, LogRow::decode(value)?);
@@ -53,14 +90,20 @@ impl Keyspace<'_> {
                 op: change.op,
                 key: Bytes::copy_from_slice(change.key),
             });
+            steps.bytes += (row.len() + value.len()) as u64;
             if window.len() == WINDOW_CHANGES {
-                hash = self.absorb(hash, &window, live_at)?;
+                self.absorb(steps, &window)?;
                 window.clear();
+                if steps.bytes >= enough {
+                    log.advance()?;
+                    let next = log.row().map(|(row, _)| Bytes::copy_from_slice(row));
+                    return Ok(next.map(|next| steps.from = next).is_some());
+                }
             }
             log.advance()?;
         }
-        hash = self.absorb(hash, &window, live_at)?;
-        Ok((hash, Revision(self.compact_revision)))
+        self.absorb(steps, &window)?;
+        Ok(false)
     }
 
     fn has_live_key(&self, at: At) -> Result<bool, StoreError> {
@@ -76,7 +119,8 @@ impl Keyspace<'_> {
         Ok(found)
     }
 
-    fn absorb(&self, mut hash: u32, window: &[Change], live_at: i64) -> Result<u32, StoreError> {
+    fn absorb(&self, steps: &mut HashKv, window: &[Change]) -> Result<(), StoreError> {
+        let (mut hash, live_at) = (steps.hash, steps.live_at);
         let is_put = |change: &&Change| change.op == LogOp::Put;
         let puts: Vec<_> = window
             .iter()
@@ -97,6 +141,7 @@ impl Keyspace<'_> {
                     let Some((row, end)) = rows.next().flatten() else {
                         continue;
                     };
+                    steps.bytes += row.len() as u64;
                     if compacted && end.is_some_and(|end| end.main <= live_at) {
                         continue;
                     }
@@ -109,7 +154,8 @@ impl Keyspace<'_> {
                 }
             }
         }
-        Ok(hash)
+        steps.hash = hash;
+        Ok(())
     }
 
     /// The records of exact versions, and for superseded ones when they ended.

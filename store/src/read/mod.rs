@@ -10,6 +10,7 @@ mod index;
 mod range;
 mod scan;
 
+pub use hash_kv::HashKv;
 pub use history::delete_event;
 pub use range::check_sort;
 

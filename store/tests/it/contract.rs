@@ -1,10 +1,11 @@
 //! The numbered lines of the etcd contract that the store itself answers for.
 
 use barque_proto::command::{
-    Alarm, Command, CommandBatch, Compare, IndexTerm, Put, Range,
+    Alarm, Command, CommandBatch, Compare, IndexTerm, LeaseCheckpoint, Put, Range,
     alarm::Kind,
     command::Op,
     compare::{Result as Is, Target},
+    lease_checkpoint::Remaining,
     operation,
     range::{SortOrder, SortTarget},
 };
@@ -323,6 +324,53 @@ fn line_14_space_alarm() {
             fixture.apply(allowed).unwrap();
         }
         assert!(fixture.store.alarms().is_empty());
+    });
+}
+
+/// As etcd does it: whatever changes the keyspace is refused, reads go on.
+#[test]
+fn a_corrupt_cluster_changes_nothing_until_the_alarm_is_disarmed() {
+    on_each_engine(|fixture| {
+        fixture.put("k", "1");
+        fixture.apply(grant(7, 60)).unwrap();
+        let alarm = |member_id, active| {
+            Op::Alarm(Alarm {
+                kind: Kind::Corrupt.into(),
+                member_id,
+                active,
+            })
+        };
+        fixture.apply(alarm(9, true)).unwrap();
+        fixture.apply(alarm(8, true)).unwrap();
+        assert_eq!(fixture.store.alarms(), [(8, Kind::Corrupt), (9, Kind::Corrupt)]);
+        let before = fixture.store.state_hash().1;
+        let reading = Op::Txn(txn(vec![], vec![operation::Op::Range(Range::default())], vec![]));
+        for refused in [
+            put("k", "2"),
+            delete("k"),
+            reading,
+            compact(2),
+            grant(1, 1),
+            revoke(7),
+        ] {
+            assert_eq!(fixture.apply(refused).unwrap_err(), CommandError::Corrupt);
+        }
+        assert_eq!(fixture.store.state_hash().1, before);
+        assert_eq!(fixture.get("k", 0).as_deref(), Some("1"));
+        let checkpoint = LeaseCheckpoint {
+            leases: vec![Remaining {
+                id: 7,
+                remaining_ttl_s: 5,
+            }],
+        };
+        fixture.apply(Op::LeaseCheckpoint(checkpoint)).unwrap();
+        // Of two alarms one is left.
+        fixture.apply(alarm(9, false)).unwrap();
+        assert_eq!(fixture.apply(put("k", "2")).unwrap_err(), CommandError::Corrupt);
+        fixture.apply(alarm(8, false)).unwrap();
+        for allowed in [put("k", "2"), compact(2), revoke(7)] {
+            fixture.apply(allowed).unwrap();
+        }
     });
 }
 

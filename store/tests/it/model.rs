@@ -116,10 +116,11 @@ impl Model {
     }
 
     fn run(&mut self, op: &Op) -> Outcome {
-        let no_space = self
-            .alarms
-            .iter()
-            .any(|(_, kind)| *kind == i32::from(Kind::Nospace));
+        let raised = |kind: Kind| self.alarms.iter().any(|(_, raised)| *raised == i32::from(kind));
+        if raised(Kind::Corrupt) && !matches!(op, Op::LeaseCheckpoint(_) | Op::Alarm(_)) {
+            return Err(CommandError::Corrupt);
+        }
+        let no_space = raised(Kind::Nospace);
         let needs_space = match op {
             Op::Put(_) | Op::LeaseGrant(_) => true,
             Op::Txn(txn) => puts(txn),

@@ -1,8 +1,8 @@
 //! The table of codes and texts, and lines 8 and 14: what is refused for its size or for want of space.
 
 use barque_proto::etcd::etcdserverpb::{
-    AlarmRequest, AlarmType, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
-    RangeRequest, alarm_request::AlarmAction,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
+    PutRequest, RangeRequest, alarm_request::AlarmAction,
 };
 use tonic::{Code, Status};
 
@@ -145,7 +145,68 @@ pub async fn the_space_alarm_stops_what_grows(t: Target) {
     t.put("new", "v").await;
 }
 
+pub async fn the_corrupt_alarm_stops_what_changes(t: Target) {
+    t.put("k", "v").await;
+    let compact_at = t.put("k", "w").await;
+    let lease = t.grant(600).await;
+    raise(&t, AlarmType::Corrupt, AlarmAction::Activate).await;
+
+    let writing = always(vec![op_put(t.key("new"), "v")]);
+    let deleting = DeleteRangeRequest {
+        key: t.key("k"),
+        ..DeleteRangeRequest::default()
+    };
+    let compacting = CompactionRequest {
+        revision: compact_at,
+        physical: false,
+    };
+    let (mut kv, mut leases) = (t.kv(), t.lease());
+    let refused = [
+        t.try_put(put(t.key("new"), "v")).await.map(drop),
+        t.try_delete(deleting).await.map(drop),
+        t.try_txn(writing).await.map(drop),
+        kv.compact(compacting).await.map(drop),
+        leases
+            .lease_grant(LeaseGrantRequest { ttl: 600, id: 0 })
+            .await
+            .map(drop),
+        leases
+            .lease_revoke(LeaseRevokeRequest { id: lease })
+            .await
+            .map(drop),
+    ];
+    let read = |serializable| {
+        t.try_range(RangeRequest {
+            key: t.key("k"),
+            serializable,
+            ..RangeRequest::default()
+        })
+    };
+    let reads = [read(false).await, read(true).await];
+    let read_txn = t.try_txn(always(vec![op_get(t.key("k"))])).await;
+    let listed = t.maintenance().alarm(AlarmRequest::default()).await;
+    // Lifted before the assertions, so that a failure here leaves the other checks a store that takes writes.
+    raise(&t, AlarmType::Corrupt, AlarmAction::Deactivate).await;
+
+    for refused in refused {
+        assert_refused(refused, Code::DataLoss, "etcdserver: corrupt cluster");
+    }
+    for read in reads {
+        assert_eq!(read.unwrap().kvs[0].value, "w");
+    }
+    assert!(read_txn.unwrap().succeeded);
+    let alarms = listed.unwrap().into_inner().alarms;
+    assert_eq!(alarms.len(), 1);
+    assert_eq!(alarms[0].alarm(), AlarmType::Corrupt);
+    t.put("new", "v").await;
+    t.revoke(lease).await;
+}
+
 async fn alarm(t: &Target, action: AlarmAction) {
+    raise(t, AlarmType::Nospace, action).await;
+}
+
+async fn raise(t: &Target, kind: AlarmType, action: AlarmAction) {
     let status = t
         .maintenance()
         .status(barque_proto::etcd::etcdserverpb::StatusRequest {})
@@ -155,7 +216,7 @@ async fn alarm(t: &Target, action: AlarmAction) {
     let request = AlarmRequest {
         action: action as i32,
         member_id,
-        alarm: AlarmType::Nospace as i32,
+        alarm: kind as i32,
     };
     t.maintenance().alarm(request).await.unwrap();
 }

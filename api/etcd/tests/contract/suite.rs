@@ -58,6 +58,7 @@ const LINES: &[(&str, &str, Check)] = lines! {
     "13" compaction::a_tombstone_at_the_compact_revision_is_kept,
     "13" compaction::hash_kv_is_the_same_on_repetition,
     "14" errors::the_space_alarm_stops_what_grows,
+    "errors" errors::the_corrupt_alarm_stops_what_changes,
     "errors" errors::codes_and_texts,
     "8" errors::requests_are_limited_in_size,
     "15" lease::missing_leases_are_no_error_to_readers,

@@ -581,6 +581,39 @@ fn config_map_with(name: &str, fields: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_cluster_changes_no_objects_and_shows_those_it_has() {
+    let api = Api::start().await;
+    api.create_config_map("kept", json!({})).await;
+    let alarm = |active| Command {
+        op: Some(Op::Alarm(Alarm {
+            kind: Kind::Corrupt.into(),
+            member_id: 1,
+            active,
+        })),
+        ..Command::default()
+    };
+    api.replica.propose(alarm(true)).await.expect("an alarm");
+    let new = || json!({ "metadata": { "name": "new" } });
+    for refused in [
+        api.post(MAPS, new()).await,
+        api.delete(&format!("{MAPS}/kept")).await,
+    ] {
+        assert_eq!(refused.code, StatusCode::INTERNAL_SERVER_ERROR);
+        let message = &refused.body["message"];
+        assert_eq!(
+            message,
+            &json!("Internal error occurred: etcdserver: corrupt cluster")
+        );
+    }
+    assert_eq!(api.get(&format!("{MAPS}/kept")).await.code, StatusCode::OK);
+    api.replica
+        .propose(alarm(false))
+        .await
+        .expect("an alarm disarmed");
+    assert_eq!(api.post(MAPS, new()).await.code, StatusCode::CREATED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_database_takes_no_objects_and_gives_up_those_it_has() {
     let api = Api::start().await;
     api.create_config_map("kept", json!({})).await;

@@ -123,6 +123,7 @@ struct Other {
     name: String,
     /// Its ID, if it is a founder.
     member_id: u64,
+    peer_urls: Vec<String>,
     client: DiscoveryClient<Channel>,
 }
 
@@ -174,6 +175,7 @@ impl Inquiry {
                 member.peer_urls.iter().map(|url| Address::parse(url)).collect();
             Ok(Other {
                 name: member.name.clone(),
+                peer_urls: member.peer_urls.clone(),
                 member_id: identity::member_id(&member.peer_urls, &config.initial_cluster_token),
                 client: DiscoveryClient::new(channel(
                     config.host.clone(),
@@ -185,6 +187,16 @@ impl Inquiry {
         Ok(Self {
             others: others.map(other).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The members of this cluster that answer, and where.
+    pub async fn who_answers(&self, me: Me) -> Vec<(u64, Vec<String>)> {
+        let asking = self.others.iter().map(|other| async move {
+            let reply = other.ask(pb::IdentifyRequest::default()).await.ok()?;
+            let is_ours = reply.cluster_id == me.cluster_id && reply.member_id != me.member_id;
+            is_ours.then(|| (reply.member_id, other.peer_urls.clone()))
+        });
+        join_all(asking).await.into_iter().flatten().collect()
     }
 
     /// Returns once every other member of the initial cluster has noted this one, or one of them knows better.

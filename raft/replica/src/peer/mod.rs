@@ -231,19 +231,27 @@ impl Gate {
             .and_then(|told| told.split_once(' '))
             .filter(|(id, _)| *id == me)
         {
-            self.stop.send_replace(Some(Stop {
+            self.stop_for(Stop {
                 reason: status.message().to_owned(),
                 for_good: end == "for-good",
-            }));
+            });
         }
     }
 
-    /// This member cannot go on.
-    pub fn stop(&self, reason: String) {
-        self.stop.send_replace(Some(Stop {
+    /// This member cannot go on. Whether nobody had said so before: the first reason stays.
+    pub fn stop(&self, reason: String) -> bool {
+        self.stop_for(Stop {
             reason,
             for_good: false,
-        }));
+        })
+    }
+
+    fn stop_for(&self, stop: Stop) -> bool {
+        self.stop.send_if_modified(|stopping| {
+            let is_first = stopping.is_none();
+            stopping.get_or_insert(stop);
+            is_first
+        })
     }
 
     /// Another data directory speaks under this member's ID.
@@ -252,7 +260,7 @@ impl Gate {
             member_id: self.me.member_id,
             why: Why::Wiped,
         };
-        self.stop.send_replace(Some(refusal.into()));
+        self.stop_for(refusal.into());
     }
 }
 

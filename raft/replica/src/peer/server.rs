@@ -6,7 +6,7 @@ use std::{
 };
 
 use barque_proto::peer as pb;
-use barque_store::LeaseId;
+use barque_store::{LeaseId, Revision};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::{errors::ClientWriteError, raft::TransferLeaderRequest};
@@ -17,16 +17,20 @@ use tonic::{Request, Response, Status, Streaming, service::interceptor::Intercep
 
 use super::{
     Gate, MAX_MESSAGE_BYTES, agreement::contradiction, append, discovery::Directory, listener::Incoming,
-    snapshot_receive::Receiver,
+    snapshot_receive::Receiver, snapshot_send::Sender,
 };
 use crate::{
     KeepAlive, MemberError, ReadBarrierError,
     blocking::block,
     codec,
-    membership::Announcement,
+    membership::{Announcement, Membership},
+    oversight::{divergence::diverged, marks::mark_to_pb, scrub::scrubbed_to_pb},
     running::Running,
-    types::{Callback, Commands, Raft},
+    types::{Callback, Commands, Raft, Snapshot, Vote},
 };
+
+/// How fast a state is sent to a member that asks for it, as for others that are behind by default.
+const REBUILD_BYTES_PER_SECOND: u64 = 100 << 20;
 
 type Reply<T> = Result<Response<T>, Status>;
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -37,6 +41,30 @@ pub struct PeerService {
     gate: Gate,
     member: Arc<OnceLock<Arc<Running>>>,
     receiver: Arc<Mutex<Receiver>>,
+    /// Where snapshots go while there is no Raft, if anywhere.
+    rebuilding: Arc<parking_lot::Mutex<Option<mpsc::Sender<Snapshot>>>>,
+}
+
+/// Who takes a snapshot that was received.
+enum Taker {
+    Raft(Raft),
+    Rebuild(mpsc::Sender<Snapshot>),
+}
+
+impl Taker {
+    async fn take(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, Status> {
+        match self {
+            Taker::Raft(raft) => {
+                let installed = raft.install_full_snapshot(vote, snapshot).await;
+                Ok(installed.map_err(stopped)?.vote)
+            }
+            Taker::Rebuild(taken) => {
+                let late = |_| Status::aborted("another state was sent already");
+                taken.try_send(snapshot).map_err(late)?;
+                Ok(vote)
+            }
+        }
+    }
 }
 
 impl PeerService {
@@ -45,12 +73,26 @@ impl PeerService {
             gate,
             member: Arc::default(),
             receiver: Arc::new(Mutex::new(receiver)),
+            rebuilding: Arc::default(),
         }
     }
 
     pub fn run(&self, member: Arc<Running>) {
         // Set once, by the start of the member.
         drop(self.member.set(member));
+    }
+
+    /// A member that has no Raft yet takes snapshots here, or (`None`) no more.
+    pub fn take_snapshots(&self, taker: Option<mpsc::Sender<Snapshot>>) {
+        *self.rebuilding.lock() = taker;
+    }
+
+    fn taker(&self) -> Result<Taker, Status> {
+        match (self.raft(), self.rebuilding.lock().clone()) {
+            (Ok(raft), _) => Ok(Taker::Raft(raft.clone())),
+            (Err(_), Some(taken)) => Ok(Taker::Rebuild(taken)),
+            (Err(starting), None) => Err(starting),
+        }
     }
 
     /// One that must stop votes and acknowledges no more.
@@ -171,11 +213,11 @@ impl RaftService for PeerService {
         &self,
         request: Request<Streaming<pb::SnapshotRequest>>,
     ) -> Reply<Self::SnapshotStream> {
-        let raft = self.raft()?.clone();
+        let taker = self.taker()?;
         let receiver = self.receiver.clone();
         let (tx, rx) = mpsc::channel(4);
         tokio::spawn(async move {
-            let received = receive_snapshot(raft, receiver, request.into_inner(), &tx).await;
+            let received = receive_snapshot(taker, receiver, request.into_inner(), &tx).await;
             if let Err(status) = received {
                 tracing::warn!(%status, "receiving a snapshot failed");
                 drop(tx.send(Err(status)).await);
@@ -281,6 +323,59 @@ impl RaftService for PeerService {
         changed.map_err(|error| error.to_status())?;
         Ok(self.reply(pb::MemberChangeReply {}))
     }
+
+    async fn compare_state(&self, request: Request<pb::CompareStateRequest>) -> Reply<pb::CompareStateReply> {
+        let store = &self.member()?.store;
+        let mark = match request.into_inner().index {
+            None => store.newest_mark(),
+            Some(index) => store.mark_at(index),
+        };
+        let mark = mark.map(mark_to_pb);
+        Ok(self.reply(pb::CompareStateReply { mark }))
+    }
+
+    async fn scrub(&self, request: Request<pb::ScrubRequest>) -> Reply<pb::Scrubbed> {
+        let asked = request.into_inner();
+        let scrubber = &self.member()?.scrubber;
+        let found = scrubber.scrub(asked.index, Revision(asked.revision)).await?;
+        Ok(self.reply(scrubbed_to_pb(&found)))
+    }
+
+    async fn send_snapshot(&self, request: Request<pb::SendSnapshotRequest>) -> Reply<pb::SendSnapshotReply> {
+        let caller = self.gate.admit(request.metadata())?;
+        let member = self.member()?;
+        let Membership {
+            leadership, links, ..
+        } = &member.membership;
+        let leader = leadership.borrow().leader.map(|leader| leader.0);
+        if leader.is_some_and(|leader| leader != self.gate.me.member_id) {
+            return Err(Status::unavailable("another member leads"));
+        }
+        let link = links.to_member(caller.member_id);
+        let link = link.ok_or_else(|| Status::unavailable("it is no member yet"))?;
+        let snapshot = member.raft.get_snapshot().await.map_err(stopped)?;
+        let snapshot = snapshot.ok_or_else(|| Status::unavailable("there is no state yet"))?;
+        let sender = Sender {
+            link: &link,
+            bytes_per_second: REBUILD_BYTES_PER_SECOND,
+        };
+        // There is no Raft there yet that would look at it.
+        let nobody = codec::vote_from_pb(pb::Vote::default());
+        let sent = sender.send(nobody, &snapshot).await;
+        sent.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(self.reply(pb::SendSnapshotReply {}))
+    }
+
+    async fn diverged(&self, request: Request<pb::DivergedRequest>) -> Reply<pb::DivergedReply> {
+        let Running {
+            store,
+            scrubber,
+            condemned,
+            ..
+        } = self.member()?.as_ref();
+        diverged(store, scrubber, condemned, request.get_ref())?;
+        Ok(self.reply(pb::DivergedReply {}))
+    }
 }
 
 fn vote_request(asked: pb::VoteRequest) -> openraft::raft::VoteRequest<crate::types::TypeConfig> {
@@ -320,7 +415,7 @@ async fn append_forwarded(
 }
 
 async fn receive_snapshot(
-    raft: Raft,
+    taker: Taker,
     receiver: Arc<Mutex<Receiver>>,
     mut parts: Streaming<pb::SnapshotRequest>,
     replies: &mpsc::Sender<Result<pb::SnapshotReply, Status>>,
@@ -346,12 +441,9 @@ async fn receive_snapshot(
             (Some(Part::Chunk(chunk)), Some(_)) => block(|| receiver.write(&chunk))?,
             (Some(Part::Done(_)), Some(manifest)) => {
                 let (vote, snapshot) = block(|| receiver.finish(manifest))?;
-                let installed = raft
-                    .install_full_snapshot(vote, snapshot)
-                    .await
-                    .map_err(stopped)?;
+                let vote = taker.take(vote, snapshot).await?;
                 tracing::info!(last = ?manifest.last, "a snapshot is installed");
-                return say(Reply::Vote(codec::vote_to_pb(&installed.vote))).await;
+                return say(Reply::Vote(codec::vote_to_pb(&vote))).await;
             }
             _ => return Err(Status::invalid_argument("a snapshot's parts in the wrong order")),
         }

@@ -30,6 +30,7 @@ pub struct Cluster {
     pub snapshot_bytes: u64,
     pub tls: Vec<Option<PeerTls>>,
     pub new_cluster: bool,
+    pub scrub_every: Duration,
 }
 
 impl Cluster {
@@ -60,6 +61,7 @@ impl Cluster {
             snapshot_bytes: 1 << 30,
             tls: vec![None; size],
             new_cluster: true,
+            scrub_every: Duration::ZERO,
         }
     }
 
@@ -100,6 +102,7 @@ impl Cluster {
             snapshot_bytes_per_second: 0,
             max_batch_bytes: 2 << 20,
             request_timeout: Duration::from_secs(10),
+            scrub_every: self.scrub_every,
         }
     }
 

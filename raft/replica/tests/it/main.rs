@@ -1,6 +1,8 @@
 //! Several replicas in one process, over real sockets, logs and databases.
 
 mod cluster;
+mod damage;
+mod divergence;
 mod failover;
 mod identity;
 mod leases;
@@ -8,4 +10,5 @@ mod members;
 mod promises;
 mod reading;
 mod snapshots;
+mod tamper;
 mod tls;

@@ -1,0 +1,125 @@
+//! A member whose state cannot be trusted: it stops, and does not come back by itself.
+//!
+//! A file beside the identity says so. Without it a supervisor would start the member again at once, and it would
+//! serve until it is compared again; nothing in its data would be better by then. What it has is left as it is.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{StartError, blocking::block, data_dir::make_private_dir, peer::Gate};
+
+const FILE: &str = "CONDEMNED";
+
+/// Stops this member for good.
+#[derive(Clone)]
+pub struct Condemned {
+    gate: Gate,
+    member_dir: PathBuf,
+}
+
+impl Condemned {
+    pub fn new(gate: Gate, member_dir: PathBuf) -> Self {
+        Self { gate, member_dir }
+    }
+
+    /// Notes why, and stops. Idempotent: the first reason stays.
+    pub fn stop(&self, why: &str) {
+        let me = self.gate.me.member_id;
+        let reason = reason(me, why, &self.member_dir);
+        if !self.gate.stop(reason.clone()) {
+            return;
+        }
+        tracing::error!(member = format!("{me:x}"), "{reason}");
+        if let Err(error) = block(|| note(&self.member_dir, why)) {
+            let dir = self.member_dir.display();
+            tracing::error!(%error, %dir, "what this member stops for cannot be noted: do not start it again");
+        }
+    }
+}
+
+/// Refuses to start a member that was stopped for its state.
+pub fn refuse(member_dir: &Path, member_id: u64) -> Result<(), StartError> {
+    let path = member_dir.join(FILE);
+    match fs::read_to_string(&path) {
+        Ok(why) => Err(StartError::Identity(format!(
+            "{}. If it is known to be the right one after all, remove {} and start it again: it is compared again",
+            reason(member_id, why.trim_end(), member_dir),
+            path.display()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StartError::Identity(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// The member has another state now: it may start again.
+pub fn forget(member_dir: &Path) -> io::Result<()> {
+    match fs::remove_file(member_dir.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::open(member_dir)?.sync_all(),
+    }
+}
+
+/// With the way out, which every text of this kind has.
+fn reason(member_id: u64, why: &str, member_dir: &Path) -> String {
+    let data_dir = member_dir.parent().unwrap_or(member_dir).display();
+    format!(
+        "the state of member {member_id:x} cannot be trusted: {why}: run `barque rebuild --data-dir {data_dir}` and start \
+         it again, and it takes the state of another member"
+    )
+}
+
+/// Durable when it returns, whole or not at all.
+fn note(member_dir: &Path, why: &str) -> io::Result<()> {
+    make_private_dir(member_dir)?;
+    let (path, new) = (member_dir.join(FILE), member_dir.join(FILE).with_extension("new"));
+    let mut file = File::create(&new)?;
+    writeln!(file, "{why}")?;
+    file.sync_all()?;
+    fs::rename(&new, &path)?;
+    File::open(member_dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        known_peers::KnownPeers,
+        types::{Me, Start},
+    };
+
+    #[test]
+    fn a_condemned_member_does_not_start_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = Me {
+            cluster_id: 1,
+            member_id: 0xb,
+            incarnation: 3,
+            start: Start { number: 1, life: 1 },
+        };
+        KnownPeers::create(dir.path()).unwrap();
+        let known = KnownPeers::load(dir.path(), false).unwrap().unwrap();
+        let gate = Gate::new(me, Arc::new(known));
+        let stopped = gate.stopping();
+        refuse(dir.path(), 0xb).unwrap();
+        let condemned = Condemned::new(gate, dir.path().to_owned());
+        condemned.stop("it differs");
+        condemned.stop("it differs again");
+        let reason = stopped.borrow().clone().unwrap().reason;
+        assert!(
+            reason.starts_with("the state of member b cannot be trusted: it differs: run `barque rebuild"),
+            "{reason}"
+        );
+        let refused = refuse(dir.path(), 0xb).unwrap_err().to_string();
+        assert!(
+            refused.starts_with(&reason) && refused.contains("CONDEMNED"),
+            "{refused}"
+        );
+        fs::remove_file(dir.path().join(FILE)).unwrap();
+        refuse(dir.path(), 0xb).unwrap();
+    }
+}

@@ -1,0 +1,231 @@
+//! A member whose state is damaged or wrong gets the state of another one, and stays who it is.
+//!
+//! The state is derived: what a member has promised lies in its log and its vote, and both stay. So it is safe to put
+//! the state aside and to take another member's in its place, as if its leader had sent a snapshot; the leader itself
+//! would not, as the log has all that it asks for. The operator asks for it with [`ask_for`]; it is done at the next
+//! start, before there is a Raft, and begins again after a crash at any point:
+//!
+//! 1. `member/REBUILD` says "wanted": `state/` is renamed to `state.damaged-N`, and kept.
+//! 2. It says "moved": another member's state is received and installed, and the log is made to begin after it.
+//! 3. It is removed, and so is what says that the member must not start.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use barque_proto::peer as pb;
+use barque_store::{Applier, LogPosition};
+use barque_wal::Wal;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+use tonic::Status;
+
+use crate::{
+    ReplicaConfig, StartError,
+    blocking::block,
+    codec,
+    data_dir::{make_private_dir, member_dir},
+    oversight::condemned,
+    peer::{
+        discovery::Inquiry,
+        link::{Lane, Links},
+        server::PeerService,
+    },
+    snapshot::{SnapshotDir, clear_leftovers},
+    types::{Me, Node, Snapshot, Vote},
+};
+
+const FILE: &str = "REBUILD";
+const WANTED: &str = "wanted";
+const MOVED: &str = "moved";
+/// Between rounds in which no other member could send its state.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Has the member in this data directory take another member's state at its next start.
+pub fn ask_for(data_dir: &Path) -> io::Result<()> {
+    let member_dir = data_dir.join("member");
+    if !member_dir.join("identity.json").is_file() {
+        let text = format!("{} is no member's data directory", data_dir.display());
+        return Err(io::Error::other(text));
+    }
+    if stage(&member_dir)?.is_some() {
+        return Ok(());
+    }
+    note(&member_dir, WANTED)
+}
+
+/// How far a rebuild is; none is asked for.
+pub fn stage(member_dir: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(member_dir.join(FILE)) {
+        Ok(stage) => Ok(Some(stage.trim_end().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn note(member_dir: &Path, stage: &str) -> io::Result<()> {
+    let (path, new) = (member_dir.join(FILE), member_dir.join(FILE).with_extension("new"));
+    let mut file = File::create(&new)?;
+    writeln!(file, "{stage}")?;
+    file.sync_all()?;
+    fs::rename(&new, &path)?;
+    File::open(member_dir)?.sync_all()
+}
+
+/// What it takes: who this member is, and its ways to the others.
+pub struct Rebuild<'a> {
+    pub config: &'a ReplicaConfig,
+    pub me: Me,
+    pub inquiry: &'a Inquiry,
+    pub links: Links,
+    pub service: &'a PeerService,
+    pub snapshot_dir: PathBuf,
+}
+
+impl Rebuild<'_> {
+    /// Returns once the state is another member's; however long that takes.
+    pub async fn run(&self) -> Result<(), StartError> {
+        let member_dir = member_dir(self.config);
+        let Some(stage) = stage(&member_dir)? else {
+            return Ok(());
+        };
+        if stage == WANTED {
+            block(|| self.put_state_aside())?;
+            note(&member_dir, MOVED)?;
+        }
+        let (store, mut applier) = self.config.host.open_store(self.config.store.clone())?;
+        let log_dir = self.config.data_dir.join("wal");
+        make_private_dir(&log_dir)?;
+        let (wal, recovered) = self.config.host.open_log(&log_dir, self.config.log.clone())?;
+        clear_leftovers(&self.snapshot_dir)?;
+        if applier.applied().is_none() {
+            let least = recovered.purged.map_or(0, |(_, index)| index);
+            self.fetch(&mut applier, least).await?;
+        }
+        if let Some(applied) = applier.applied() {
+            self.vote_in(&wal, applied.term).await?;
+            begin_log_after(&wal, applied).await?;
+        }
+        block(|| wal.close());
+        drop((store, applier));
+        condemned::forget(&member_dir)?;
+        fs::remove_file(member_dir.join(FILE))?;
+        File::open(&member_dir)?.sync_all()?;
+        tracing::info!("the state of this member is another member's now");
+        Ok(())
+    }
+
+    /// Kept: it is evidence, and it may be all that there is.
+    fn put_state_aside(&self) -> io::Result<()> {
+        let state = &self.config.store.dir;
+        if !state.exists() {
+            return Ok(());
+        }
+        let aside = (1..)
+            .map(|number| self.config.data_dir.join(format!("state.damaged-{number}")))
+            .find(|path| !path.exists())
+            .ok_or_else(|| io::Error::other("no name is left for the state"))?;
+        fs::rename(state, &aside)?;
+        File::open(&self.config.data_dir)?.sync_all()?;
+        tracing::warn!(aside = %aside.display(), "the state of this member is put aside; another one's takes its place");
+        Ok(())
+    }
+
+    /// A member never has a state of a later term than its vote. It was not asked for its vote in that term, so it may
+    /// give it to itself, which elects nobody.
+    async fn vote_in(&self, wal: &Wal, term: u64) -> io::Result<()> {
+        let voted = wal.state().vote.map(codec::decode_vote).transpose()?;
+        if voted.is_some_and(|vote| vote.leader_id.term >= term) {
+            return Ok(());
+        }
+        let vote = codec::encode_vote(&Vote::new(term, self.me.member_id));
+        done(|done| wal.save_vote(vote, done)).await
+    }
+
+    async fn fetch(&self, applier: &mut Applier, least: u64) -> Result<(), StartError> {
+        let (tx, mut received) = mpsc::channel(1);
+        self.service.take_snapshots(Some(tx));
+        let mut told = None;
+        loop {
+            let mut reasons = Vec::new();
+            for (member, peer_urls) in self.inquiry.who_answers(self.me).await {
+                let sent = self.ask(member, peer_urls, &mut received).await;
+                match sent.and_then(|snapshot| self.install(applier, &snapshot, least)) {
+                    Ok(()) => {
+                        self.service.take_snapshots(None);
+                        return Ok(());
+                    }
+                    Err(status) => reasons.push(format!("{member:x}: {}", status.message())),
+                }
+            }
+            let reasons = reasons.join(", ");
+            if told.as_ref() != Some(&reasons) {
+                tracing::info!("waiting for a member that can send its state: {reasons}");
+                told = Some(reasons);
+            }
+            sleep(ASK_AGAIN_AFTER).await;
+        }
+    }
+
+    /// Asks a member to send its state here, and returns what came.
+    async fn ask(
+        &self,
+        member: u64,
+        peer_urls: Vec<String>,
+        received: &mut mpsc::Receiver<Snapshot>,
+    ) -> Result<Snapshot, Status> {
+        let node = Node {
+            peer_urls,
+            ..Node::default()
+        };
+        let link = self.links.to(member, &node);
+        let mut client = link.client(Lane::Control);
+        let sent = client
+            .send_snapshot(link.request(pb::SendSnapshotRequest {}))
+            .await;
+        link.checked(sent)?;
+        received
+            .try_recv()
+            .map_err(|_| Status::unavailable("it sent nothing"))
+    }
+
+    fn install(&self, applier: &mut Applier, snapshot: &Snapshot, least: u64) -> Result<(), Status> {
+        let reaches = snapshot.meta.last_log_id.is_some_and(|last| last.index >= least);
+        let dir: Option<&SnapshotDir> = snapshot.snapshot.dir.as_deref().filter(|_| reaches);
+        let dir = dir.ok_or_else(|| Status::unavailable("its state ends before the log here begins"))?;
+        block(|| applier.install(dir.path())).map_err(|error| Status::data_loss(error.to_string()))
+    }
+}
+
+/// As after a snapshot was installed: what the state covers is not looked up in the log any more. If the log has another
+/// entry in that place, that one and all after it were never committed.
+async fn begin_log_after(wal: &Wal, applied: LogPosition) -> io::Result<()> {
+    let known = wal.state();
+    let holds = known.purged.is_none_or(|(_, purged)| purged < applied.index)
+        && known.last.is_some_and(|(_, last)| last >= applied.index);
+    if holds {
+        let entries = wal.read(applied.index..applied.index + 1, 1)?;
+        let is_another = entries.first().is_some_and(|entry| entry.term != applied.term);
+        if is_another {
+            let before = applied.index.checked_sub(1);
+            done(|done| wal.truncate_after(before, done)).await?;
+        }
+    }
+    if known.purged.is_some_and(|(_, purged)| purged >= applied.index) {
+        return Ok(());
+    }
+    done(|done| wal.purge(applied.term, applied.index, done)).await
+}
+
+/// Waits until it is durable.
+async fn done(write: impl FnOnce(barque_wal::Completion) -> io::Result<()>) -> io::Result<()> {
+    let (tell, told) = oneshot::channel();
+    // Who waits has not gone away.
+    write(Box::new(move |written| drop(tell.send(written))))?;
+    told.await.map_err(|_| io::Error::other("the log was closed"))?
+}
