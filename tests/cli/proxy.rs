@@ -117,6 +117,7 @@ fn a_dead_backend_is_passed_over_within_the_same_connection() {
 fn without_a_backend_the_connection_is_closed() {
     let proxy = Proxy::start(&[free_address()]);
     let mut stream = proxy.connect();
+    stream.write_all(b"who?").unwrap();
     let mut nothing = [0; 1];
     match stream.read(&mut nothing) {
         Ok(read) => assert_eq!(read, 0),

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use barque_entrance::Figures;
 use barque_wal::WalStats;
 
 /// Upper bounds in seconds of the buckets of [`ReplicaMetrics::apply_buckets`].
@@ -37,6 +38,8 @@ pub struct ReplicaMetrics {
     pub snapshot_failures: u64,
     pub leases_expired: u64,
     pub wal: WalStats,
+    /// The peers' port.
+    pub peer_port: Figures,
 }
 
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use barque_entrance::Entrance;
 use barque_store::{LogPosition, Revision, Store};
 use barque_wal::Wal;
 use tokio::sync::{Mutex, Notify, watch};
@@ -21,14 +22,14 @@ use crate::{
     keeper::Keeper,
     leadership,
     lessor::Lessor,
-    lifecycle::{Phase, initialize, note_log, recover, watch_failure},
+    lifecycle::{Phase, founders, initialize, note_log, recover, watch_failure},
     log_store::LogStore,
     membership::{Announcement, Membership, bind, latest},
     metrics::Counters,
     peer::{
         Gate,
         discovery::{Directory, Inquiry},
-        link::{Links, client_config},
+        link::{Dialing, Links, client_config},
         listener,
         network::Network,
         server::PeerService,
@@ -66,6 +67,7 @@ pub struct Started {
     pub failed: watch::Receiver<Option<String>>,
     /// Moved on by the shutdown.
     pub phase: Arc<watch::Sender<Phase>>,
+    pub entrance: Entrance,
 }
 
 /// Runs on the member's own runtime.
@@ -82,7 +84,7 @@ pub async fn start(mut config: ReplicaConfig) -> Result<Started, StartError> {
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
     bind(&core.gate, membership.membership());
     directory.list(membership.membership());
-    let started = core.run(&config, &directory, ground.phase);
+    let started = core.run(&config, &directory, ground.phase, ground.entrance);
     service.run(started.running.clone());
     tokio::spawn(note_log(
         started.running.raft.clone(),
@@ -101,15 +103,20 @@ struct Ground {
     directory: Directory,
     service: PeerService,
     phase: Arc<watch::Sender<Phase>>,
-    client_tls: Option<Arc<rustls::ClientConfig>>,
+    entrance: Entrance,
+    dialing: Dialing,
 }
 
 async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartError> {
     check_urls(config)?;
     make_data_dir(&config.data_dir)?;
-    let client_tls = config.tls.as_ref().map(|tls| client_config(&tls.client));
+    let dialing = Dialing {
+        host: config.host.clone(),
+        tls: config.tls.as_ref().map(|tls| client_config(&tls.client)),
+        timeout: listener::patience(config.election_timeout),
+    };
     let name = config.name.clone();
-    let inquiry = Inquiry::new(config, client_tls.clone())?;
+    let inquiry = Inquiry::new(config, &dialing)?;
     let Role { mut identity, is_new } = role(config, &inquiry).await?;
     if is_new {
         identity.save(&member_dir(config))?;
@@ -130,9 +137,21 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     directory.initialized.store(identity.has_log, Ordering::Release);
     let service = PeerService::new(gate.clone(), Receiver::new(snapshot_dir(config)));
     let phase = Arc::new(watch::Sender::new(Phase::Running));
-    serve_peers(config, service.clone(), directory.clone(), phase.subscribe())?;
+    let entrance = listener::entrance(config.election_timeout);
+    serve_peers(
+        config,
+        service.clone(),
+        directory.clone(),
+        &entrance,
+        phase.subscribe(),
+    )?;
 
     if !identity.is_admitted() {
+        // Who asks meanwhile may be one of them, and must not be taken for another.
+        let founders = founders(config);
+        directory
+            .holders
+            .list(founders.iter().map(|(id, node)| (*id, node)));
         admit(&inquiry, me, &mut identity, &member_dir(config)).await?;
     }
     let opened = block(|| open(config, &identity))?;
@@ -145,7 +164,8 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
         directory,
         service,
         phase,
-        client_tls,
+        entrance,
+        dialing,
     };
     Ok((ground, opened))
 }
@@ -227,8 +247,8 @@ impl Core {
         });
         let links = Arc::new(Links::new(
             ground.gate.clone(),
-            ground.client_tls.clone(),
-            config.host.clone(),
+            ground.directory.holders.clone(),
+            ground.dialing.clone(),
         ));
         let network = Network {
             known: ground.gate.known.clone(),
@@ -258,7 +278,13 @@ impl Core {
     }
 
     /// Starts the tasks around Raft.
-    fn run(self, config: &ReplicaConfig, directory: &Directory, phase: Arc<watch::Sender<Phase>>) -> Started {
+    fn run(
+        self,
+        config: &ReplicaConfig,
+        directory: &Directory,
+        phase: Arc<watch::Sender<Phase>>,
+        entrance: Entrance,
+    ) -> Started {
         let me = self.me.member_id;
         let applied = self.state_machine.applied();
         let (failed_tx, failed) = watch::channel(None);
@@ -322,6 +348,7 @@ impl Core {
             ready,
             failed,
             phase,
+            entrance,
         }
     }
 
@@ -413,11 +440,12 @@ fn serve_peers(
     config: &mut ReplicaConfig,
     service: PeerService,
     directory: Directory,
+    entrance: &Entrance,
     mut phase: watch::Receiver<Phase>,
 ) -> Result<(), StartError> {
     let tls = config.tls.as_ref().map(|tls| tls.server.clone());
     let listeners = config.host.listen(std::mem::take(&mut config.peer_listeners))?;
-    let incoming = listener::accept(listeners, tls);
+    let incoming = listener::accept(listeners, tls, entrance);
     tokio::spawn(async move {
         let stop = async move { drop(phase.wait_for(|phase| *phase == Phase::Stopping).await) };
         if let Err(error) = service.serve(directory, incoming, stop).await {

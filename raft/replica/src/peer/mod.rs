@@ -1,7 +1,9 @@
 //! What members say to each other over their own listener: sockets, links to peers, the service they call.
 
 pub mod append;
+pub mod certificate;
 pub mod discovery;
+pub mod lanes;
 pub mod link;
 pub mod listener;
 pub mod network;
