@@ -28,6 +28,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    activity::Activity,
     authority::Mended,
     config::{Config, Serving},
     drain::Drain,
@@ -39,9 +40,8 @@ use crate::urls::Url;
 /// Thousands of watchers may come back in the same second.
 const BACKLOG: i32 = 4096;
 /// Between two requests on a connection of HTTP/1, and for the head of the second: kube-apiserver's, which is that of
-/// Go's clients too, so that neither closes what the other is about to use. Before the first request the entrance's
-/// patience counts.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Go's clients too. Before the first request the entrance's patience counts.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// One that answers these is kept for as long as it wants, as etcd does: its client may ask something at any time.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -142,8 +142,16 @@ pub trait Handler: Clone + Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Terms {
     pub entrance: Entrance,
-    /// Streams of HTTP/2 that one connection may have open. Each is a task, and buffers.
+    pub manners: Manners,
+}
+
+/// How long and how much one connection may ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Manners {
+    /// Streams of HTTP/2 that may be open at once. Each is a task, and buffers.
     pub streams: u32,
+    /// A connection of HTTP/2 is closed after so long without a stream; `None`: never while it answers pings.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Accepts until the drain begins.
@@ -162,7 +170,7 @@ pub async fn accept_loop<H: Handler>(listener: Listener, handler: H, terms: Term
             continue;
         };
         let (acceptor, handler) = (acceptor.clone(), handler.clone());
-        drain.track(connect(visitor, acceptor, handler, terms.streams, drain.clone()));
+        drain.track(connect(visitor, acceptor, handler, terms.manners, drain.clone()));
     }
 }
 
@@ -171,7 +179,7 @@ async fn connect<H: Handler>(
     mut visitor: Visitor<TcpStream>,
     acceptor: Option<TlsAcceptor>,
     handler: H,
-    streams: u32,
+    manners: Manners,
     drain: Drain,
 ) {
     let address = visitor.ticket().address();
@@ -182,21 +190,21 @@ async fn connect<H: Handler>(
         spoke = visitor.speaks() => if spoke.is_err() { return },
         () = drain.begun() => return,
     }
-    Box::pin(serve(visitor, acceptor, handler, streams, drain)).await;
+    Box::pin(serve(visitor, acceptor, handler, manners, drain)).await;
 }
 
 async fn serve<H: Handler>(
     visitor: Visitor<TcpStream>,
     acceptor: Option<TlsAcceptor>,
     handler: H,
-    streams: u32,
+    manners: Manners,
     drain: Drain,
 ) {
     let ticket = visitor.ticket();
     let address = ticket.address();
     let talk = Talk {
         ticket: ticket.clone(),
-        streams,
+        manners,
         drain: drain.clone(),
     };
     let Some(acceptor) = acceptor else {
@@ -236,7 +244,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 /// What a connection needs besides its stream.
 struct Talk {
     ticket: Ticket,
-    streams: u32,
+    manners: Manners,
     drain: Drain,
 }
 
@@ -249,21 +257,39 @@ impl Talk {
     ) {
         let Self {
             ticket,
-            streams,
+            manners,
             drain,
         } = self;
         let address = remote.address;
         let stream = Greeting::new(stream, ticket.clone());
+        let activity = Activity::default();
+        let requests = activity.clone();
         let service = service_fn(move |request| {
             ticket.settle();
+            let busy = requests.begin();
             let (handler, remote) = (handler.clone(), remote.clone());
-            async move { Ok::<_, Infallible>(handler.handle(request, remote).await) }
+            async move {
+                let response = handler.handle(request, remote).await;
+                Ok::<_, Infallible>(busy.until_answered(response))
+            }
         });
-        let server = server(streams);
+        let server = server(manners.streams);
         let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+        let idle = async {
+            match manners.idle_timeout {
+                Some(timeout) => activity.idle(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        let useless = async {
+            tokio::select! {
+                () = drain.begun() => {}
+                () = idle => {}
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = drain.begun() => {
+            () = useless => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,

@@ -1,5 +1,6 @@
 //! `barque master`: one replica of the keyspace, served as the etcd v3 API and as the Kubernetes API.
 
+mod activity;
 mod authority;
 mod compactor;
 mod config;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use barque_entrance::{Bounds, Entrance, Figures};
 
-use super::listener::Terms;
+use super::listener::{IDLE_TIMEOUT, Manners, Terms};
 
 /// For a TLS handshake and the head of the first request; kube-apiserver gives about as long.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
@@ -40,15 +40,25 @@ impl Rooms {
         Self {
             api: Terms {
                 entrance: clients.beside("api"),
-                streams: API_STREAMS,
+                manners: Manners {
+                    streams: API_STREAMS,
+                    idle_timeout: Some(IDLE_TIMEOUT),
+                },
             },
             client: Terms {
                 entrance: clients,
-                streams: CLIENT_STREAMS,
+                manners: Manners {
+                    streams: CLIENT_STREAMS,
+                    // As etcd: its client may ask something at any time.
+                    idle_timeout: None,
+                },
             },
             metrics: Terms {
                 entrance: Entrance::new("metrics", metrics),
-                streams: METRICS_STREAMS,
+                manners: Manners {
+                    streams: METRICS_STREAMS,
+                    idle_timeout: Some(IDLE_TIMEOUT),
+                },
             },
         }
     }

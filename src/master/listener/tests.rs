@@ -15,6 +15,10 @@ struct Echo;
 
 impl Handler for Echo {
     async fn handle(&self, request: Request<Incoming>, _: Remote) -> Response<Body> {
+        if request.uri().path() == "/watch" {
+            let nothing = futures_util::stream::pending::<Result<bytes::Bytes, Infallible>>();
+            return Response::new(Body::Http(axum::body::Body::from_stream(nothing)));
+        }
         front::page(StatusCode::OK, front::TEXT, request.uri().path().to_owned())
     }
 }
@@ -28,14 +32,23 @@ struct Served {
 /// What a short patience is: whoever is tested here asks at once, or never.
 const SHORT: Duration = Duration::from_millis(50);
 
+const MANNERS: Manners = Manners {
+    streams: 10,
+    idle_timeout: None,
+};
+
 fn serve_with(bounds: Bounds, tls: Option<Arc<ServerConfig>>) -> Served {
+    serve_on(bounds, tls, MANNERS)
+}
+
+fn serve_on(bounds: Bounds, tls: Option<Arc<ServerConfig>>, manners: Manners) -> Served {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
     let entrance = Entrance::new("test", bounds);
     let terms = Terms {
         entrance: entrance.clone(),
-        streams: 10,
+        manners,
     };
     let drain = Drain::default();
     drain.track(accept_loop(Listener { socket, tls }, Echo, terms, drain.clone()));
@@ -149,6 +162,43 @@ async fn who_has_asked_once_may_take_all_the_time() {
     assert!(ask(&mut client).await.starts_with("HTTP/1.1 200 OK"));
     let figures = served.entrance.figures();
     assert_eq!((figures.connections, figures.newcomers, figures.late), (2, 0, 1));
+}
+
+type Http2 = hyper::client::conn::http2::SendRequest<http_body_util::Empty<bytes::Bytes>>;
+
+/// A client of HTTP/2, and its connection's end.
+async fn http2(served: &Served) -> (Http2, tokio::task::JoinHandle<()>) {
+    let stream = TokioIo::new(served.connect().await);
+    let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+        .await
+        .unwrap();
+    let ended = tokio::spawn(async move { drop(connection.await) });
+    (client, ended)
+}
+
+async fn get(client: &mut Http2, path: &str) -> Response<Incoming> {
+    let request = Request::get(format!("http://a{path}")).body(http_body_util::Empty::new());
+    client.send_request(request.unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_of_no_use_any_more_is_closed_and_what_has_a_watch_is_not() {
+    let manners = Manners {
+        idle_timeout: Some(SHORT),
+        ..MANNERS
+    };
+    let bounds = Bounds::shared(100, 1000, Duration::from_secs(600));
+    let served = serve_on(bounds, None, manners);
+    let (mut watcher, _) = http2(&served).await;
+    let watch = get(&mut watcher, "/watch").await;
+    // Two in turn: while they came and went the watch's time would have been over twice.
+    for _ in 0..2 {
+        let (mut client, ended) = http2(&served).await;
+        assert_eq!(get(&mut client, "/x").await.status(), StatusCode::OK);
+        ended.await.unwrap();
+    }
+    assert_eq!(get(&mut watcher, "/x").await.status(), StatusCode::OK);
+    drop(watch);
 }
 
 #[tokio::test]

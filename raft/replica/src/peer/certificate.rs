@@ -49,7 +49,7 @@ impl Certificate {
     }
 
     fn carries(&self, name: &str) -> bool {
-        !name.is_empty() && self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+        !name.is_empty() && self.names.iter().any(|own| own == name)
     }
 
     /// Wildcards and addresses included, as a client of that host would see it.
@@ -229,7 +229,7 @@ mod tests {
             (2, "m2", "https://10.0.0.1:2480"),
             (3, "m3", "https://10.0.0.3:2380"),
             (4, "", "https://10.0.0.3:2480"),
-            (5, "m5", "https://m5.example:2380"),
+            (5, "m5", "https://m5.peers.example:2380"),
         ];
         Listed {
             version: 1,
@@ -252,7 +252,7 @@ mod tests {
         check("m2", &["10.0.0.1"], &[2]);
         check("m3", &["10.0.0.3"], &[3, 4]);
         check("m4", &["10.0.0.3"], &[3, 4]);
-        check("M5", &["m5.example"], &[5]);
+        check("m5", &["m5.peers.example"], &[5]);
         // The name alone is enough, wherever the member is.
         check("m3", &["10.9.9.9"], &[3]);
         check("stranger", &["m3"], &[3]);
@@ -260,10 +260,10 @@ mod tests {
 
     #[test]
     fn one_for_all_hosts_speaks_for_all_of_them() {
-        check("etcd", &["10.0.0.1", "10.0.0.3", "*.example"], &[1, 2, 3, 4, 5]);
+        check("etcd", &["10.0.0.1", "10.0.0.3", "*.peers.example"], &[1, 2, 3, 4, 5]);
         check("etcd", &["m1", "m2", "10.0.0.1"], &[1, 2]);
         // The first member's name on a certificate for all machines: elsewhere the host is there on purpose.
-        check("m1", &["10.0.0.1", "10.0.0.3", "m5.example"], &[1, 3, 4, 5]);
+        check("m1", &["10.0.0.1", "10.0.0.3", "m5.peers.example"], &[1, 3, 4, 5]);
     }
 
     #[test]
