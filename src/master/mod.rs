@@ -1,17 +1,20 @@
 //! `barque master`: one replica of the keyspace, served as the etcd v3 API and as the Kubernetes API.
 
+mod activity;
 mod authority;
 mod compactor;
 mod config;
 mod drain;
 mod flags;
 mod front;
+mod greeting;
 mod health;
 mod listener;
 mod member;
 mod membership;
 mod metrics;
 mod mount;
+mod rooms;
 mod signals;
 mod tokens;
 
@@ -66,8 +69,8 @@ async fn serve(config: Config, max_connections: usize) -> anyhow::Result<()> {
         started = Replica::start(replica_config) => started?,
         () = signals.stop() => return Ok(()),
     };
-    let member = Member::new(replica.clone(), &config);
-    let servers = member.serve(bound.fronts, max_connections);
+    let member = Member::new(replica.clone(), &config, max_connections);
+    let servers = member.serve(bound.fronts);
     servers.track(compactor::run(
         replica.clone(),
         config.compaction,

@@ -31,10 +31,10 @@ pub enum Phase {
     Stopping,
 }
 
-/// The first membership, the same from every member; harmless where there is one already.
-pub async fn initialize(raft: &Raft, config: &ReplicaConfig) -> Result<(), StartError> {
+/// The members of a new cluster, as every one of them knows the others by its flags.
+pub fn founders(config: &ReplicaConfig) -> BTreeMap<u64, Node> {
     let token = &config.initial_cluster_token;
-    let members: BTreeMap<u64, Node> = config
+    config
         .initial_cluster
         .iter()
         .map(|member| {
@@ -49,7 +49,12 @@ pub async fn initialize(raft: &Raft, config: &ReplicaConfig) -> Result<(), Start
                 },
             )
         })
-        .collect();
+        .collect()
+}
+
+/// The first membership, the same from every member; harmless where there is one already.
+pub async fn initialize(raft: &Raft, config: &ReplicaConfig) -> Result<(), StartError> {
+    let members = founders(config);
     if members.len() != config.initial_cluster.len() {
         return Err(StartError::Config(
             "two members of the initial cluster have the same peer URLs".into(),

@@ -262,6 +262,7 @@ impl Replica {
             is_leader: leadership.leader == Some(MemberId(member.me.member_id)),
             apply_lag: committed.saturating_sub(member.applied.index()),
             wal: member.wal.stats(),
+            peer_port: member.entrance.figures(),
             ..member.counters.read()
         }
     }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use barque_entrance::Entrance;
 use barque_store::{LogPosition, Revision, Store};
 use barque_wal::Wal;
 use tokio::sync::{Mutex, Notify, watch};
@@ -20,12 +21,12 @@ use crate::{
     data_dir::{
         Opened, Role, begin_life, check_urls, lock, make_data_dir, member_dir, open, role, sync_names,
     },
-    identity::{self, Identity, KeptIdentity},
+    identity::{Identity, KeptIdentity},
     installing::Installing,
     keeper::Keeper,
     leadership,
     lessor::Lessor,
-    lifecycle::{Phase, initialize, note_log, recover, retire, watch_failure},
+    lifecycle::{Phase, founders, initialize, note_log, recover, retire, watch_failure},
     log_store::LogStore,
     membership::{Announcement, Membership, bind, latest},
     metrics::Counters,
@@ -40,8 +41,8 @@ use crate::{
         Gate,
         acknowledged::Acknowledged,
         discovery::{Directory, Inquiry},
-        introduction::{introduce, introduce_to_the_rest},
-        link::{Links, client_config},
+        introduction::introduce,
+        link::{Dialing, Links, client_config},
         listener,
         network::Network,
         server::PeerService,
@@ -85,6 +86,7 @@ pub struct Started {
     pub tasks: Tasks,
     /// Moved on by the shutdown.
     pub phase: Arc<watch::Sender<Phase>>,
+    pub entrance: Entrance,
 }
 
 /// Runs on the member's own runtime.
@@ -99,6 +101,7 @@ pub async fn start(mut config: ReplicaConfig) -> Result<Started, StartError> {
         tasks,
         failed,
         locked,
+        entrance,
         ..
     } = ground;
     if identity.get().founder && !identity.get().has_log {
@@ -111,21 +114,18 @@ pub async fn start(mut config: ReplicaConfig) -> Result<Started, StartError> {
     bind(&core.gate, membership.membership());
     directory.list(membership.membership());
     let (links, me) = (core.links.clone(), core.me.member_id);
-    let rest = introduce(&links, me, membership.membership(), INTRODUCTION_PATIENCE).await;
+    introduce(&links, me, membership.membership(), INTRODUCTION_PATIENCE).await;
     if let Some(stop) = core.gate.stopping().borrow().clone() {
         retire(&identity, &stop);
         return Err(StartError::Identity(stop.reason));
     }
-    tasks.spawn(
-        "that introduces this member",
-        introduce_to_the_rest(rest, INTRODUCTION_PATIENCE),
-    );
     let started = core.run(
         &config,
         &directory,
         phase,
         identity.clone(),
         (tasks.clone(), failed),
+        entrance,
     );
     service.run(started.running.clone());
     let noted = note_log(started.running.raft.clone(), directory, identity);
@@ -146,16 +146,21 @@ struct Ground {
     failed: watch::Receiver<Option<String>>,
     /// The data directory.
     locked: File,
-    client_tls: Option<Arc<rustls::ClientConfig>>,
+    entrance: Entrance,
+    dialing: Dialing,
 }
 
 async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartError> {
     check_urls(config)?;
     make_data_dir(&config.data_dir)?;
     let locked = lock(&config.data_dir)?;
-    let client_tls = config.tls.as_ref().map(|tls| client_config(&tls.client));
+    let dialing = Dialing {
+        host: config.host.clone(),
+        tls: config.tls.as_ref().map(|tls| client_config(&tls.client)),
+        timeout: listener::patience(config.election_timeout),
+    };
     let name = config.name.clone();
-    let inquiry = Inquiry::new(config, client_tls.clone())?;
+    let inquiry = Inquiry::new(config, &dialing)?;
     let Role { identity, is_new } = role(config, &inquiry).await?;
     if rebuild::stage(&member_dir(config))?.is_none() {
         condemned::refuse(&member_dir(config), identity.member_id)?;
@@ -169,30 +174,37 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     tracing::info!(cluster, member, name, start, is_new, "starting");
 
     // Members that bootstrap together ask one another, so the listener serves before anything else.
-    known.expect(founders(config));
+    known.expect(founders(config).into_keys());
     let (tasks, failed) = Tasks::new();
     let gate = Gate::new(me, Arc::new(known));
     let directory = Directory::new(gate.clone(), !identity.is_admitted());
     directory.initialized.store(identity.has_log, Ordering::Release);
     let service = PeerService::new(gate.clone(), Receiver::new(snapshot_dir(config)));
     let phase = Arc::new(watch::Sender::new(Phase::Running));
+    let entrance = listener::entrance(config.election_timeout);
     serve_peers(
         config,
         service.clone(),
         directory.clone(),
         &tasks,
+        &entrance,
         phase.subscribe(),
     )?;
 
     let identity = KeptIdentity::new(identity, member_dir(config));
     if !identity.get().is_admitted() {
+        // Who asks meanwhile may be one of them, and must not be taken for another.
+        let founders = founders(config);
+        directory
+            .holders
+            .list(founders.iter().map(|(id, node)| (*id, node)));
         admit(&inquiry, me, &identity, &member_dir(config)).await?;
     }
     let rebuild = Rebuild {
         config,
         me,
         inquiry: &inquiry,
-        links: Links::new(gate.clone(), client_tls.clone(), config.host.clone()),
+        links: Links::new(gate.clone(), directory.holders.clone(), dialing.clone()),
         service: &service,
         snapshot_dir: snapshot_dir(config),
     };
@@ -210,7 +222,8 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
         tasks,
         failed,
         locked,
-        client_tls,
+        entrance,
+        dialing,
     };
     Ok((ground, opened))
 }
@@ -225,12 +238,6 @@ fn me(identity: &Identity) -> Me {
             life: rand::random(),
         },
     }
-}
-
-fn founders(config: &ReplicaConfig) -> impl Iterator<Item = u64> {
-    let token = &config.initial_cluster_token;
-    let members = config.initial_cluster.iter();
-    members.map(move |member| identity::member_id(&member.peer_urls, token))
 }
 
 /// Lets a founder take part, once all the others know it. A refused one leaves no trace: the operator is told to
@@ -320,8 +327,8 @@ impl Core {
         });
         let links = Arc::new(Links::new(
             ground.gate.clone(),
-            ground.client_tls.clone(),
-            config.host.clone(),
+            ground.directory.holders.clone(),
+            ground.dialing.clone(),
         ));
         let network = Network {
             gate: ground.gate.clone(),
@@ -367,6 +374,7 @@ impl Core {
         phase: Arc<watch::Sender<Phase>>,
         identity: KeptIdentity,
         (tasks, failed): (Tasks, watch::Receiver<Option<String>>),
+        entrance: Entrance,
     ) -> Started {
         let me = self.me.member_id;
         let applied = self.state_machine.applied();
@@ -449,6 +457,7 @@ impl Core {
             failed,
             tasks,
             phase,
+            entrance,
         }
     }
 
@@ -567,11 +576,12 @@ fn serve_peers(
     service: PeerService,
     directory: Directory,
     tasks: &Tasks,
+    entrance: &Entrance,
     mut phase: watch::Receiver<Phase>,
 ) -> Result<(), StartError> {
     let tls = config.tls.as_ref().map(|tls| tls.server.clone());
     let listeners = config.host.listen(std::mem::take(&mut config.peer_listeners))?;
-    let incoming = listener::accept(listeners, tls);
+    let incoming = listener::accept(listeners, tls, entrance);
     tasks.spawn_fallible("the peers' listener", async move {
         let stop = async move { drop(phase.wait_for(|phase| *phase == Phase::Stopping).await) };
         let served = service.serve(directory, incoming, stop).await;

@@ -27,7 +27,8 @@ use tonic::{Code, Request, Response, Status, transport::Channel};
 
 use super::{
     Gate,
-    link::{Address, channel},
+    certificate::{Holders, Shown},
+    link::{Address, Dialing, channel},
 };
 use crate::{
     MemberConfig, ReplicaConfig, StartError, codec, identity, planted, refusal,
@@ -48,6 +49,8 @@ pub struct Directory {
     answers: Arc<AtomicBool>,
     pub initialized: Arc<AtomicBool>,
     listed: Arc<Mutex<Listed>>,
+    /// Whose certificates are whose.
+    pub holders: Holders,
 }
 
 /// The membership, as it is told to those who ask.
@@ -64,10 +67,13 @@ impl Directory {
             answers: Arc::new(AtomicBool::new(answers)),
             initialized: Arc::default(),
             listed: Arc::default(),
+            holders: Holders::default(),
         }
     }
 
     pub fn list(&self, membership: &Membership) {
+        self.holders
+            .list(membership.nodes().map(|(id, node)| (*id, node)));
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         *self.listed.lock() = Listed {
             members: codec::node_entries(membership),
@@ -87,7 +93,13 @@ impl Discovery for Directory {
         &self,
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyReply>, Status> {
+        let shown = request.extensions().get::<Shown>().cloned();
         let asked = request.into_inner();
+        if asked.incarnation != 0 {
+            let checked = self.holders.check(shown.as_ref(), asked.member_id);
+            checked.map_err(|reason| self.gate.refuse(reason))?;
+        }
+        shown.inspect(Shown::settle);
         if !self.answers.load(Ordering::Acquire) {
             return Err(Status::unavailable("the member is starting"));
         }
@@ -131,7 +143,9 @@ impl Other {
     async fn ask(&self, asked: pb::IdentifyRequest) -> Result<pb::IdentifyReply, String> {
         match timeout(ASK_TIMEOUT, self.client.clone().identify(asked)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) if status.code() == Code::Internal => Err(status.message().to_string()),
+            Ok(Err(status)) if matches!(status.code(), Code::Internal | Code::FailedPrecondition) => {
+                Err(status.message().to_string())
+            }
             Ok(Err(_)) | Err(_) => Err("does not answer".into()),
         }
     }
@@ -165,7 +179,7 @@ impl Other {
 }
 
 impl Inquiry {
-    pub fn new(config: &ReplicaConfig, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Self, StartError> {
+    pub fn new(config: &ReplicaConfig, dialing: &Dialing) -> Result<Self, StartError> {
         let others = config
             .initial_cluster
             .iter()
@@ -178,9 +192,9 @@ impl Inquiry {
                 peer_urls: member.peer_urls.clone(),
                 member_id: identity::member_id(&member.peer_urls, &config.initial_cluster_token),
                 client: DiscoveryClient::new(channel(
-                    config.host.clone(),
+                    dialing.clone(),
                     addresses.map_err(StartError::Config)?,
-                    tls.clone(),
+                    |_| Ok(()),
                 )),
             })
         };
@@ -354,6 +368,14 @@ mod tests {
         types::{Node, Start},
     };
 
+    fn dialing(config: &ReplicaConfig) -> Dialing {
+        Dialing {
+            host: config.host.clone(),
+            tls: None,
+            timeout: config.election_timeout,
+        }
+    }
+
     /// The members a, b and c of one cluster; the peers' listeners are bound from the start.
     struct Cluster {
         dir: tempfile::TempDir,
@@ -422,7 +444,7 @@ mod tests {
         }
 
         async fn introduce(&self, me: Me) -> Result<(), String> {
-            let inquiry = Inquiry::new(&self.config, None).unwrap();
+            let inquiry = Inquiry::new(&self.config, &dialing(&self.config)).unwrap();
             inquiry.introduce(me).await.map_err(|error| error.to_string())
         }
     }
@@ -457,7 +479,7 @@ mod tests {
         );
         assert_eq!(b_knows.unwrap(), Ok(()));
         let c = cluster.serve(2);
-        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let inquiry = Inquiry::new(&cluster.config, &dialing(&cluster.config)).unwrap();
         let asking = tokio::spawn(async move { inquiry.introduce(second).await });
         while c.gate.known.incarnation_of(second.member_id) != Some(101) {
             tokio::task::yield_now().await;
@@ -507,7 +529,7 @@ mod tests {
             ..pb::IdentifyReply::default()
         };
         cluster.serve(1);
-        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let inquiry = Inquiry::new(&cluster.config, &dialing(&cluster.config)).unwrap();
         let b = &inquiry.others[0];
         assert_eq!(b.has_noted(me, &noted(b.member_id, 100)).unwrap(), Ok(()));
         let waits = b.has_noted(me, &noted(77, 100)).unwrap().unwrap_err();
@@ -520,7 +542,7 @@ mod tests {
     async fn another_cluster_is_fatal_only_when_it_runs() {
         let cluster = Cluster::new();
         let me = cluster.me(0, 100);
-        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let inquiry = Inquiry::new(&cluster.config, &dialing(&cluster.config)).unwrap();
         let reply = |initialized| pb::IdentifyReply {
             cluster_id: 1,
             initialized,

@@ -3,8 +3,10 @@
 pub mod acknowledged;
 pub mod agreement;
 pub mod append;
+pub mod certificate;
 pub mod discovery;
 pub mod introduction;
+pub mod lanes;
 pub mod link;
 pub mod listener;
 pub mod network;

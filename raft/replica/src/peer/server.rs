@@ -16,8 +16,8 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
 
 use super::{
-    Gate, MAX_MESSAGE_BYTES, agreement::contradiction, append, discovery::Directory, listener::Incoming,
-    snapshot_receive::Receiver, snapshot_send::Sender,
+    FROM, Gate, MAX_MESSAGE_BYTES, agreement::contradiction, append, certificate::Shown, discovery::Directory,
+    listener::Incoming, number, snapshot_receive::Receiver, snapshot_send::Sender,
 };
 use crate::{
     KeepAlive, MemberError, ReadBarrierError,
@@ -31,6 +31,8 @@ use crate::{
 
 /// How fast a state is sent to a member that asks for it, as for others that are behind by default.
 const REBUILD_BYTES_PER_SECOND: u64 = 100 << 20;
+/// Calls that one connection may have open: streams, and leases that many clients renew through one follower.
+const STREAMS: u32 = 4096;
 
 type Reply<T> = Result<Response<T>, Status>;
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -126,13 +128,19 @@ impl PeerService {
         let service = RaftServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let holders = directory.holders.clone();
         let admit = move |request: Request<()>| {
+            let shown = request.extensions().get::<Shown>();
+            let from = number(request.metadata(), FROM)?;
+            holders.check(shown, from).map_err(|reason| gate.refuse(reason))?;
             gate.admit(request.metadata())?;
+            shown.inspect(|shown| shown.settle());
             Ok(request)
         };
         tonic::transport::Server::builder()
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(16 << 20)
+            .max_concurrent_streams(STREAMS)
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
             .add_service(InterceptedService::new(service, admit))
             .add_service(directory.service())

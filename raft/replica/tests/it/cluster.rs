@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use barque_entrance::Figures;
 use barque_proto::command::{Command, Put, Range, command::Op};
 use barque_replica::{
     MemberConfig, MemberId, PeerTls, ProposeError, RealHost, Replica, ReplicaConfig, StartError, WalConfig,
@@ -73,6 +74,31 @@ impl Cluster {
 
     pub fn data_dir(&self, number: usize) -> PathBuf {
         self.dir.path().join(format!("m{number}"))
+    }
+
+    /// Of the peers' ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Waits until the member's port holds so many connections that have made a call.
+    pub async fn settled_at(&self, number: usize, count: u64) {
+        self.port(number, |port| port.connections - port.newcomers >= count)
+            .await
+    }
+
+    /// Waits until so many were closed there that made none in time.
+    pub async fn late_at(&self, number: usize, count: u64) {
+        self.port(number, |port| port.late >= count).await
+    }
+
+    async fn port(&self, number: usize, enough: impl Fn(&Figures) -> bool) {
+        within(async {
+            while !enough(&self.replica(number).metrics().peer_port) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
     }
 
     fn listener(&mut self, number: usize) -> TcpListener {

@@ -1,6 +1,8 @@
 //! Several replicas in one process, over real sockets, logs and databases.
 
+mod authority;
 mod cluster;
+mod crowded;
 mod damage;
 mod divergence;
 mod failover;
