@@ -150,6 +150,12 @@ impl LogStore {
         self.shared.lock().committed.max(applied)
     }
 
+    /// Who leads or led in this term, as far as this member has accepted it.
+    pub fn leader_of(&self, term: u64) -> Option<u64> {
+        let vote = self.shared.lock().vote?;
+        (vote.committed && vote.leader_id.term == term).then_some(vote.leader_id.voted_for)
+    }
+
     /// The term of the entry at this index; `None`: it is purged, or cannot be read.
     pub fn term_at(&self, index: u64) -> Option<u64> {
         if let Some(purged) = self.shared.lock().purged.filter(|purged| index <= purged.index) {

@@ -5,6 +5,8 @@
 //! its term. If a leader does send another one, data of this member or of a quorum has gone back in time, and going on
 //! would serve a mixture of two histories for ever.
 //!
+//! The same goes for a second leader in one term: somebody has voted twice.
+//!
 //! Worked example. This member has settled 97 in term 2; the others lost 60 to 97, elected a leader of term 3, and wrote
 //! other entries. That leader probes with `prev` = (3, 80): settled here is (2, 80). With entries of a deposed leader of
 //! term 1, (1, 80), it is the other way round: those are late, and refused for their term.
@@ -21,6 +23,16 @@ use crate::{
 pub fn contradiction(log: &LogStore, request: &AppendEntriesRequest<TypeConfig>) -> Option<String> {
     let settled = log.settled()?;
     let term = request.vote.leader_id.term;
+    if let Some(other) = log
+        .leader_of(term)
+        .filter(|other| *other != request.vote.leader_id.voted_for)
+    {
+        let text = format!(
+            "members {other:x} and {:x} both lead in term {term}",
+            request.vote.leader_id.voted_for
+        );
+        return Some(gone_back(&text, settled.index));
+    }
     let overlaps = |id: &LogId| id.index <= settled.index;
     // Entries that follow one another agree when the last of them does.
     let last = request

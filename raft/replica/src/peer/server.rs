@@ -16,8 +16,8 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
 
 use super::{
-    FROM, Gate, MAX_MESSAGE_BYTES, agreement::contradiction, append, certificate::Shown, discovery::Directory,
-    listener::Incoming, number, snapshot_receive::Receiver, snapshot_send::Sender,
+    FROM, Gate, MAX_MESSAGE_BYTES, agreement::contradiction, append, certificate::Shown,
+    discovery::Directory, listener::Incoming, number, snapshot_receive::Receiver, snapshot_send::Sender,
 };
 use crate::{
     KeepAlive, MemberError, ReadBarrierError,
