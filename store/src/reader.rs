@@ -12,7 +12,7 @@ use crate::{
     Head, IndexTerm, KeyRange, KeyValue, LeaseId, ReadError, Revision, StoreError, codec,
     read::Keyspace,
     store::Published,
-    watch::{Changes, Event},
+    watch::{Changes, Event, Place},
 };
 
 /// A consistent view of the keyspace at one head. Holding it pins old files on disk: keep it short.
@@ -126,16 +126,16 @@ impl Reader {
         self.keyspace().hash_kv(revision)
     }
 
-    /// The events of `range` in main revisions `from..`, whole revisions only, oldest first, stopping after
-    /// about `max_bytes` or a bounded number of changes looked at (then there may be no event at all); with the
-    /// first revision that was not looked at.
+    /// The events of `range` from a revision (or a place inside of one) on, oldest first, stopping after about
+    /// `max_bytes` or a bounded number of changes looked at (then there may be no event at all); with the place where to
+    /// go on. Revisions are whole, but for one that is too large by itself: that is read in parts.
     pub fn history(
         &self,
         range: &KeyRange,
-        from: Revision,
+        from: impl Into<Place>,
         max_bytes: usize,
-    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
-        self.keyspace().history(range, from, max_bytes)
+    ) -> Result<(Vec<Arc<Changes>>, Place), ReadError> {
+        self.keyspace().history(range, from.into(), false, max_bytes)
     }
 
     /// The versions before `events`, of those that were left in the store; `None` for one that is compacted by now,

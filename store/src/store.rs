@@ -15,7 +15,7 @@ use crate::{
     kv::{Engine, View, rocks},
     state::{Alarm, AlarmKind},
     state_hash::StateHash,
-    watch::{Changes, Event, HistorySource, Hub},
+    watch::{Changes, Event, HistorySource, Hub, Place},
 };
 
 #[derive(Debug, Clone)]
@@ -90,10 +90,12 @@ impl HistorySource for PublishedHistory {
     fn history(
         &self,
         range: &KeyRange,
-        from: Revision,
+        from: Place,
+        prev_kv: bool,
         max_bytes: usize,
-    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
-        Reader::new(self.0.load_full()).history(range, from, max_bytes)
+    ) -> Result<(Vec<Arc<Changes>>, Place), ReadError> {
+        let reader = Reader::new(self.0.load_full());
+        reader.keyspace().history(range, from, prev_kv, max_bytes)
     }
 
     fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {

@@ -22,11 +22,14 @@ use tonic::{Code, Streaming, transport::Channel};
 
 use crate::{EtcdConfig, EtcdServer};
 
+mod watches;
+
 /// One member, its services, and a connection to them.
 struct Member {
     replica: Replica,
     server: EtcdServer,
     channel: Channel,
+    address: String,
     serving: JoinHandle<()>,
     _dir: TempDir,
 }
@@ -77,7 +80,8 @@ impl Member {
                 .await
                 .unwrap();
         });
-        let channel = Channel::from_shared(format!("http://{address}"))
+        let address = format!("http://{address}");
+        let channel = Channel::from_shared(address.clone())
             .unwrap()
             .connect()
             .await
@@ -86,6 +90,7 @@ impl Member {
             replica,
             server,
             channel,
+            address,
             serving,
             _dir: dir,
         }
@@ -108,8 +113,13 @@ impl Member {
     }
 
     async fn watch(&self) -> Watching {
+        self.watch_over(self.channel.clone()).await
+    }
+
+    async fn watch_over(&self, channel: Channel) -> Watching {
         let (requests, outgoing) = mpsc::channel(16);
-        let responses = WatchClient::new(self.channel.clone())
+        let responses = WatchClient::new(channel)
+            .max_decoding_message_size(usize::MAX)
             .watch(ReceiverStream::new(outgoing))
             .await
             .unwrap();

@@ -16,7 +16,7 @@ use std::{
 use barque_machinery::status::Status;
 use barque_store::{
     KeyValue, Revision,
-    watch::{Delivery, Event, EventKind, Matched, Subscriber},
+    watch::{Delivery, Event, EventKind, Subscriber},
 };
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -140,12 +140,9 @@ impl WatchBody {
             .map_err(Status::internal)?;
         for delivery in deliveries.drain(..) {
             match delivery {
-                Delivery::Events { changes, matched, .. } => match matched {
-                    Matched::All => changes.events.iter().try_for_each(|e| self.push_event(e))?,
-                    Matched::Some(which) => which
-                        .iter()
-                        .try_for_each(|i| self.push_event(&changes.events[*i as usize]))?,
-                },
+                Delivery::Events { changes, matched, .. } => matched
+                    .events(&changes)
+                    .try_for_each(|event| self.push_event(event))?,
                 Delivery::Compacted { compact_revision, .. } => {
                     let from = compact_revision.0;
                     return Err(Status::expired(format!(

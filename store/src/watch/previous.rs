@@ -102,7 +102,7 @@ impl Previous {
     /// What it costs in memory, or would once it was read.
     pub(super) fn weight(&self) -> usize {
         match (&self.0, self.get()) {
-            (_, Some(kv)) => kv.key.len() + kv.value.len(),
+            (_, Some(kv)) => kv.size(),
             (Kept::Stored(stored), None) => stored.bytes,
             (_, None) => 0,
         }

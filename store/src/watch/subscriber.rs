@@ -6,18 +6,20 @@
 //! others. So each watcher passes each revision exactly once, either way.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
 };
 
 use super::{
-    Changes, Delivery, Event, EventKind, HistorySource, Matched, WatchId, WatchSpec,
+    Changes, Delivery, Event, HistorySource, WatchId, WatchSpec,
+    catch_up::Inside,
+    hand_out::UnderWay,
     hub::{Shared, State, Stream},
-    interest::Interest,
     ring::CopyLimit,
+    watchers::{Audience, Watchers},
 };
-use crate::{KeyRange, KeyValue, Revision, StoreError};
+use crate::{KeyValue, Revision, StoreError};
 
 /// How many revisions one look at the ring takes at most.
 pub(super) const REVISIONS_PER_COPY: usize = 1024;
@@ -32,46 +34,13 @@ pub struct Subscriber {
     pub(super) taken: Revision,
     /// The watchers behind `taken`, by the first revision that each still needs.
     pub(super) slow: BTreeSet<(Revision, usize)>,
+    /// Of the slow ones, those that were given a part of a revision.
+    pub(super) inside: Option<Inside>,
+    /// What the last drain had no room for.
+    pub(super) under_way: Option<UnderWay>,
     /// Not yet told that they were compacted.
     pub(super) compacted: Vec<(WatchId, Revision)>,
     pub(super) window: Vec<Arc<Changes>>,
-}
-
-/// The watchers in slots, and who of them wants which keys.
-pub(super) struct Watchers {
-    slots: Vec<Option<Watcher>>,
-    free: Vec<usize>,
-    by_id: HashMap<WatchId, usize>,
-    interest: Interest<usize>,
-    /// Scratch: slots with a match in the revision at hand.
-    touched: Vec<usize>,
-    /// Scratch: slots whose versions before the revision at hand are to be read first.
-    must_read: Vec<usize>,
-}
-
-pub(super) struct Watcher {
-    id: WatchId,
-    pub range: KeyRange,
-    no_put: bool,
-    no_delete: bool,
-    prev_kv: bool,
-    /// Nothing before this revision concerns the watcher. Exact while it is slow.
-    pub next: Revision,
-    /// Progress below this would send the client back to before its own start, or before what the `created` header
-    /// told it.
-    least_progress: Revision,
-    pub slow: bool,
-    /// Takes part in the scan at hand.
-    pub scanned: bool,
-    /// Scratch: matching events of the revision at hand.
-    matched: Vec<u32>,
-}
-
-/// Who is to be given a window of changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Audience {
-    KeepingUp,
-    Scanned,
 }
 
 impl Subscriber {
@@ -82,6 +51,8 @@ impl Subscriber {
             watchers: Watchers::new(),
             taken: next,
             slow: BTreeSet::new(),
+            inside: None,
+            under_way: None,
             compacted: Vec::new(),
             window: Vec::new(),
         }
@@ -114,18 +85,7 @@ impl Subscriber {
         } else {
             (head.next(), head)
         };
-        let slot = self.watchers.insert(Watcher {
-            id: spec.id,
-            range: spec.range,
-            no_put: spec.no_put,
-            no_delete: spec.no_delete,
-            prev_kv: spec.prev_kv,
-            next,
-            least_progress,
-            slow: false,
-            scanned: false,
-            matched: Vec::new(),
-        });
+        let slot = self.watchers.insert(spec, next, least_progress);
         self.shared.counters.watchers.fetch_add(1, Relaxed);
         if next < self.taken {
             self.make_slow(slot, next);
@@ -134,7 +94,7 @@ impl Subscriber {
     }
 
     pub fn contains(&self, watch: WatchId) -> bool {
-        self.watchers.by_id.contains_key(&watch) || self.compacted.iter().any(|(id, _)| *id == watch)
+        self.watchers.slot_of(watch).is_some() || self.compacted.iter().any(|(id, _)| *id == watch)
     }
 
     /// `false` when there is no such watcher.
@@ -143,7 +103,7 @@ impl Subscriber {
             self.compacted.remove(at);
             return true;
         }
-        let Some(slot) = self.watchers.by_id.get(&watch).copied() else {
+        let Some(slot) = self.watchers.slot_of(watch) else {
             return false;
         };
         self.remove_slot(slot);
@@ -164,7 +124,7 @@ impl Subscriber {
         }
     }
 
-    /// Appends what is there, about `max_bytes` of it; `true` when there is more at once.
+    /// Appends what is there, about `max_bytes` of it over all watchers; `true` when there is more at once.
     ///
     /// Reads from disk when [`Self::is_catching_up`] before, a bounded number of times; else not at all.
     pub fn drain(&mut self, max_bytes: usize, out: &mut Vec<Delivery>) -> Result<bool, StoreError> {
@@ -176,21 +136,39 @@ impl Subscriber {
                     compact_revision,
                 }),
         );
+        let mut room = max_bytes.max(1);
+        self.hand_out(&mut room, out);
+        if self.under_way.is_some() {
+            return Ok(true);
+        }
         // Who falls behind below waits for the next drain, which the caller may run elsewhere.
         let catching_up = self.is_catching_up();
         // While some catch up they have half of each drain, or a busy stream would starve them.
-        let share = if catching_up { max_bytes / 2 } else { max_bytes };
-        self.take_window(share);
-        let window = std::mem::take(&mut self.window);
-        let mut delivered = 0;
-        for changes in &window {
-            delivered += self.deliver(changes, Audience::KeepingUp, out)?;
-        }
-        self.recycle(window);
-        if catching_up {
-            self.catch_up(max_bytes.saturating_sub(delivered), out)?;
+        let kept_back = if catching_up { room / 2 } else { 0 };
+        room -= kept_back;
+        self.keep_up(&mut room, out)?;
+        if catching_up && self.under_way.is_none() {
+            self.catch_up(room + kept_back, out)?;
         }
         Ok(self.has_work())
+    }
+
+    /// Hands the next revisions to those that keep up.
+    fn keep_up(&mut self, room: &mut usize, out: &mut Vec<Delivery>) -> Result<(), StoreError> {
+        if *room == 0 {
+            return Ok(());
+        }
+        self.take_window(*room);
+        let window = std::mem::take(&mut self.window);
+        for changes in &window {
+            if *room == 0 || self.under_way.is_some() {
+                self.put_back(changes.revision);
+                break;
+            }
+            self.deliver(changes, Audience::KeepingUp, false, room, out)?;
+        }
+        self.recycle(window);
+        Ok(())
     }
 
     /// Whether the next drain will read from disk, or may.
@@ -208,7 +186,7 @@ impl Subscriber {
     /// The revision up to which every watcher of this stream has been given everything, if none lags and none
     /// starts later: what a progress notification may claim once all that was drained before has been sent.
     pub fn synced_revision(&mut self) -> Option<Revision> {
-        if !self.slow.is_empty() || !self.compacted.is_empty() {
+        if !self.slow.is_empty() || !self.compacted.is_empty() || self.under_way.is_some() {
             return None;
         }
         let synced = self.synced();
@@ -220,8 +198,11 @@ impl Subscriber {
 
     /// The same for one watcher.
     pub fn watcher_synced_revision(&mut self, watch: WatchId) -> Option<Revision> {
+        if self.under_way.is_some() {
+            return None;
+        }
         let synced = self.synced();
-        let watcher = self.watchers.get(*self.watchers.by_id.get(&watch)?);
+        let watcher = self.watchers.get(self.watchers.slot_of(watch)?);
         (!watcher.slow && watcher.least_progress <= synced).then_some(synced)
     }
 
@@ -232,7 +213,10 @@ impl Subscriber {
     }
 
     fn has_work(&self) -> bool {
-        self.stream.signal.pending().is_some() || !self.slow.is_empty() || !self.compacted.is_empty()
+        self.stream.signal.pending().is_some()
+            || !self.slow.is_empty()
+            || !self.compacted.is_empty()
+            || self.under_way.is_some()
     }
 
     /// Moves the cursor over what concerned nobody: to the first pending revision, or past the head.
@@ -273,11 +257,17 @@ impl Subscriber {
         }
     }
 
+    /// Of what was taken from the ring, `from` and what follows found no room.
+    fn put_back(&mut self, from: Revision) {
+        let shared = Arc::clone(&self.shared);
+        let _state = shared.lock();
+        self.taken = from;
+        self.stream.signal.set_pending(Some(from));
+    }
+
     fn fall_behind(&mut self, from: Revision) {
-        for slot in 0..self.watchers.slots.len() {
-            let Some(watcher) = &self.watchers.slots[slot] else {
-                continue;
-            };
+        for slot in self.watchers.used_slots() {
+            let watcher = self.watchers.get(slot);
             let next = watcher.next.max(from);
             if !watcher.slow && next < self.taken {
                 self.make_slow(slot, next);
@@ -285,7 +275,7 @@ impl Subscriber {
         }
     }
 
-    fn make_slow(&mut self, slot: usize, next: Revision) {
+    pub(super) fn make_slow(&mut self, slot: usize, next: Revision) {
         let watcher = self.watchers.get_mut(slot);
         watcher.slow = true;
         watcher.next = next;
@@ -317,36 +307,6 @@ impl Subscriber {
         watcher.id
     }
 
-    /// Hands one revision to those of `audience` whom it concerns; returns the bytes handed out. Of those that keep
-    /// up, the ones for whom something must be read from disk fall behind.
-    pub(super) fn deliver(
-        &mut self,
-        changes: &Arc<Changes>,
-        audience: Audience,
-        out: &mut Vec<Delivery>,
-    ) -> Result<usize, StoreError> {
-        self.watchers.find(changes, audience);
-        let mut must_read = std::mem::take(&mut self.watchers.must_read);
-        match audience {
-            Audience::KeepingUp => must_read.iter().for_each(|&slot| {
-                self.watchers.get_mut(slot).matched.clear();
-                self.make_slow(slot, changes.revision);
-            }),
-            Audience::Scanned => {
-                let events: Vec<&Event> = self.watchers.matched_by(&must_read, changes).collect();
-                read_previous(&*self.shared.history, &events)?;
-                self.watchers.touched.append(&mut must_read);
-            }
-        }
-        must_read.clear();
-        self.watchers.must_read = must_read;
-        let (events, bytes) = self.watchers.hand_out(changes, out);
-        if events > 0 {
-            self.shared.counters.events_delivered.fetch_add(events, Relaxed);
-        }
-        Ok(bytes)
-    }
-
     /// Keeps a window's memory for the next one.
     pub(super) fn recycle(&mut self, mut window: Vec<Arc<Changes>>) {
         window.clear();
@@ -356,145 +316,15 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        for slot in 0..self.watchers.slots.len() {
-            if self.watchers.slots[slot].is_some() {
-                self.remove_slot(slot);
-            }
+        for slot in self.watchers.used_slots() {
+            self.remove_slot(slot);
         }
         self.shared.forget(self.stream.id);
     }
 }
 
-impl Watchers {
-    fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            by_id: HashMap::new(),
-            interest: Interest::new(),
-            touched: Vec::new(),
-            must_read: Vec::new(),
-        }
-    }
-
-    fn insert(&mut self, watcher: Watcher) -> usize {
-        let slot = self.free.pop().unwrap_or(self.slots.len());
-        self.interest.add(&watcher.range, slot);
-        self.by_id.insert(watcher.id, slot);
-        if slot == self.slots.len() {
-            self.slots.push(Some(watcher));
-        } else {
-            self.slots[slot] = Some(watcher);
-        }
-        slot
-    }
-
-    fn remove(&mut self, slot: usize) -> Watcher {
-        let watcher = self.slots[slot].take().expect("a slot in use");
-        self.interest.remove(&watcher.range, &slot);
-        self.by_id.remove(&watcher.id);
-        self.free.push(slot);
-        watcher
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Watcher> {
-        self.slots.iter().flatten()
-    }
-
-    pub fn get(&self, slot: usize) -> &Watcher {
-        self.slots[slot].as_ref().expect("a slot in use")
-    }
-
-    pub fn get_mut(&mut self, slot: usize) -> &mut Watcher {
-        self.slots[slot].as_mut().expect("a slot in use")
-    }
-
-    /// Finds those of `audience` whom the revision concerns, and which of its events; apart, those for whom versions
-    /// before it are not at hand.
-    fn find(&mut self, changes: &Changes, audience: Audience) {
-        let Self {
-            slots,
-            interest,
-            touched,
-            must_read,
-            ..
-        } = self;
-        for (at, event) in (0u32..).zip(&changes.events) {
-            interest.visit(&event.kv.key, &mut |&slot| {
-                let watcher = slots[slot]
-                    .as_mut()
-                    .expect("the interest index names slots in use");
-                if !watcher.takes(changes.revision, event.kind, audience) {
-                    return;
-                }
-                if watcher.matched.is_empty() {
-                    touched.push(slot);
-                }
-                watcher.matched.push(at);
-            });
-        }
-        touched.retain(|&slot| {
-            let watcher = slots[slot].as_ref().expect("a slot in use");
-            let unread = |at: &u32| changes.events[*at as usize].prev.is_unread();
-            let must = watcher.prev_kv && watcher.matched.iter().any(unread);
-            if must {
-                must_read.push(slot);
-            }
-            !must
-        });
-    }
-
-    /// The events that any of `slots` matched, in order.
-    fn matched_by<'e>(
-        &self,
-        slots: &[usize],
-        changes: &'e Changes,
-    ) -> impl Iterator<Item = &'e Event> + use<'e> {
-        let all = slots.iter().flat_map(|slot| &self.get(*slot).matched);
-        let distinct: BTreeSet<u32> = all.copied().collect();
-        distinct.into_iter().map(|at| &changes.events[at as usize])
-    }
-
-    /// Returns how many events were handed out, and their bytes.
-    fn hand_out(&mut self, changes: &Arc<Changes>, out: &mut Vec<Delivery>) -> (u64, usize) {
-        let (mut events, mut bytes) = (0, 0);
-        for slot in std::mem::take(&mut self.touched) {
-            let watcher = self.get_mut(slot);
-            let weigh = |at: &u32| changes.events[*at as usize].weight();
-            events += watcher.matched.len() as u64;
-            bytes += watcher.matched.iter().map(weigh).sum::<usize>();
-            let matched = if watcher.matched.len() == changes.events.len() {
-                Matched::All
-            } else {
-                Matched::Some(watcher.matched.clone())
-            };
-            watcher.matched.clear();
-            out.push(Delivery::Events {
-                watch: watcher.id,
-                changes: Arc::clone(changes),
-                matched,
-            });
-        }
-        (events, bytes)
-    }
-}
-
-impl Watcher {
-    fn takes(&self, revision: Revision, kind: EventKind, audience: Audience) -> bool {
-        let filtered = match kind {
-            EventKind::Put => self.no_put,
-            EventKind::Delete => self.no_delete,
-        };
-        let addressed = match audience {
-            Audience::KeepingUp => !self.slow,
-            Audience::Scanned => self.scanned,
-        };
-        addressed && !filtered && revision >= self.next
-    }
-}
-
 /// Reads the versions before `events` that nobody has read yet, all at once.
-fn read_previous(history: &dyn HistorySource, events: &[&Event]) -> Result<(), StoreError> {
+pub(super) fn read_previous(history: &dyn HistorySource, events: &[&Event]) -> Result<(), StoreError> {
     let unread: Vec<&Event> = events
         .iter()
         .copied()

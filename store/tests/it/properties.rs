@@ -170,7 +170,7 @@ fn check_reads(store: &Store, model: &Model, queries: &[Range]) {
             model.history(revision),
             "history from {revision}"
         );
-        assert_eq!(next.0, model.revision + 1);
+        assert_eq!(next.revision.0, model.revision + 1);
         let (hash, _) = reader.hash_kv(Revision(revision)).unwrap();
         assert_eq!(
             hash,

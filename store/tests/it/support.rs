@@ -10,7 +10,7 @@ use barque_store::{
     Applier, Entry, EntryBody, KeyRange, KeyValue, LogPosition, Outcome, Reader, Response, Revision, Store,
     StoreConfig,
     kv::memory::MemoryEngine,
-    watch::{Changes, Event, EventKind},
+    watch::{Changes, Event, EventKind, Place},
 };
 use bytes::Bytes;
 use prost::Message;
@@ -118,9 +118,9 @@ impl Fixture {
             end: None,
         };
         let mut told = Vec::new();
-        let mut next = Revision(from);
+        let mut next = Place::from(Revision(from));
         // Small pieces, so that resuming is tested along the way.
-        while next <= reader.head().revision {
+        while next.revision <= reader.head().revision {
             let (history, after) = reader.history(&everything, next, 1).unwrap();
             assert!(after > next);
             told.extend(history.iter().flat_map(|changes| tell(&reader, changes)));

@@ -3,10 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use barque_proto::command::{command::Op, operation};
 use barque_store::{
     Applier, Entry, KeyRange, KeyValue, Revision, Store,
     kv::memory::MemoryEngine,
-    watch::{Delivery, EventKind, Matched, Subscriber, WatchSpec},
+    watch::{Delivery, EventKind, Place, Subscriber, WatchSpec},
 };
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
@@ -14,7 +15,7 @@ use proptest::{collection::vec, prelude::*};
 use crate::{
     generate::{self, Pause},
     model::Model,
-    support::{compact, entry, on_each_engine},
+    support::{a_delete, a_put, compact, entry, on_each_engine, previous, text, txn},
 };
 
 type Told = (i64, Bytes, Option<KeyValue>);
@@ -72,14 +73,10 @@ impl Stream {
                     watch,
                     changes,
                     matched,
+                    ..
                 } => {
                     let told = &mut self.watchers.get_mut(&watch).unwrap().told;
-                    let indexes = match matched {
-                        Matched::All => (0..changes.events.len() as u32).collect(),
-                        Matched::Some(indexes) => indexes,
-                    };
-                    told.extend(indexes.iter().map(|index| {
-                        let event = &changes.events[*index as usize];
+                    told.extend(matched.events(&changes).map(|event| {
                         let put = (event.kind == EventKind::Put).then(|| event.kv.clone());
                         (changes.revision.0, event.kv.key.clone(), put)
                     }));
@@ -227,5 +224,119 @@ fn events_do_not_hold_large_values_that_nobody_asked_for() {
             .unwrap();
         let event = &history[0].events[0];
         assert_eq!(told.previous(event).unwrap(), None, "it is compacted");
+    });
+}
+
+fn everything_from(start: i64, prev_kv: bool) -> WatchSpec {
+    WatchSpec {
+        id: 1,
+        range: KeyRange::EVERYTHING,
+        start: Revision(start),
+        no_put: false,
+        no_delete: false,
+        prev_kv,
+    }
+}
+
+/// Of each delivery: its revision, how many events, how many bytes are at hand with them, and whether it is a part.
+fn handed_out(stream: &mut Subscriber) -> Vec<(i64, usize, usize, bool)> {
+    let mut all = Vec::new();
+    let mut more = true;
+    while more {
+        let mut out = Vec::new();
+        more = stream.drain(256 << 10, &mut out).unwrap();
+        all.extend(out.iter().map(|delivery| match delivery {
+            Delivery::Events {
+                changes,
+                matched,
+                is_part,
+                ..
+            } => {
+                let size = |kv: &KeyValue| kv.key.len() + kv.value.len();
+                let events = matched.events(changes);
+                let sizes = events.map(|event| size(&event.kv) + event.prev.get().map_or(0, size));
+                let sizes: Vec<usize> = sizes.collect();
+                (changes.revision.0, sizes.len(), sizes.iter().sum(), *is_part)
+            }
+            other => panic!("{other:?}"),
+        }));
+    }
+    all
+}
+
+#[test]
+fn a_revision_of_many_bytes_is_read_in_parts_and_without_what_nobody_asked_for() {
+    const KEYS: usize = 50;
+    const VALUE: usize = 100_000;
+    on_each_engine(|fixture| {
+        let value = "v".repeat(VALUE);
+        for key in 0..KEYS {
+            fixture.put(&format!("k{key:02}"), &value);
+        }
+        fixture.apply(Op::DeleteRange(a_delete("k", "l"))).unwrap();
+        let deleted = fixture.store.head().revision.0;
+
+        let mut without = fixture.store.hub().subscribe();
+        without.add(everything_from(deleted, false));
+        let keys = KEYS * "k00".len();
+        assert_eq!(handed_out(&mut without), [(deleted, KEYS, keys, false)]);
+
+        let mut with = fixture.store.hub().subscribe();
+        with.add(everything_from(deleted, true));
+        let parts = handed_out(&mut with);
+        let (last, others) = parts.split_last().unwrap();
+        assert!(!others.is_empty(), "several parts");
+        assert!(!last.3 && others.iter().all(|part| part.3), "{parts:?}");
+        // What one part may cost, and what is read before that shows.
+        assert!(
+            parts.iter().all(|part| part.2 <= (1 << 20) + 16 * VALUE),
+            "{parts:?}"
+        );
+        assert_eq!(parts.iter().map(|part| part.1).sum::<usize>(), KEYS);
+        let bytes: usize = parts.iter().map(|part| part.2).sum();
+        assert_eq!(bytes, 2 * keys + KEYS * VALUE);
+    });
+}
+
+/// Contract line 25 where a revision is divided between a key's two changes in it.
+#[test]
+fn the_version_before_is_that_of_the_revision_before_in_every_part() {
+    on_each_engine(|fixture| {
+        let names: Vec<String> = (0..12).map(|key| format!("k{key:02}")).collect();
+        for name in &names {
+            fixture.put(name, "before");
+        }
+        let large = "v".repeat(300_000);
+        let mut ops: Vec<_> = names
+            .iter()
+            .map(|name| operation::Op::Put(a_put(name, &large)))
+            .collect();
+        ops.push(operation::Op::Put(a_put("new", "1")));
+        ops.push(operation::Op::DeleteRange(a_delete("k", "o")));
+        ops.push(operation::Op::Put(a_put("k00", "again")));
+        fixture.apply(Op::Txn(txn(vec![], ops, vec![]))).unwrap();
+        let revision = fixture.store.head().revision;
+
+        let reader = fixture.store.reader();
+        let (mut told, mut parts) = (Vec::new(), 0);
+        let mut next = Place::start_of(revision);
+        while next <= Place::start_of(revision) || next.sub > 0 {
+            let (history, after) = reader.history(&KeyRange::EVERYTHING, next, 1).unwrap();
+            parts += 1;
+            for event in history.iter().flat_map(|changes| &changes.events) {
+                let before = previous(&reader, event).map(|kv| text(&kv.value));
+                told.push((text(&event.kv.key), event.kind, before));
+            }
+            next = after;
+        }
+        assert!(parts > 2, "{parts} parts");
+        let before = |name: &String, kind| (name.clone(), kind, Some("before".to_owned()));
+        let new = |kind| ("new".to_owned(), kind, None);
+        let mut expected: Vec<_> = names.iter().map(|name| before(name, EventKind::Put)).collect();
+        expected.push(new(EventKind::Put));
+        expected.extend(names.iter().map(|name| before(name, EventKind::Delete)));
+        expected.push(new(EventKind::Delete));
+        expected.push(before(&names[0], EventKind::Put));
+        assert_eq!(told, expected);
     });
 }

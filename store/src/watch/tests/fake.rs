@@ -11,6 +11,8 @@ use super::super::*;
 use crate::{Head, ReadError, StoreError, keys::Version};
 
 pub const REVISIONS_PER_SCAN: usize = 3;
+/// A revision with more events comes in parts.
+pub const EVENTS_PER_PART: usize = 4;
 /// Bytes of a large value.
 pub const LARGE: usize = 1 << 20;
 
@@ -40,41 +42,62 @@ impl HistorySource for FakeHistory {
     fn history(
         &self,
         range: &KeyRange,
-        from: Revision,
+        from: Place,
+        prev_kv: bool,
         _max_bytes: usize,
-    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
+    ) -> Result<(Vec<Arc<Changes>>, Place), ReadError> {
         self.scans.fetch_add(1, SeqCst);
         let log = self.log.lock();
-        if from < log.compact_revision {
+        if from.revision < log.compact_revision {
             return Err(ReadError::Compacted {
                 compact_revision: log.compact_revision,
             });
         }
-        let skipped = (from.0 - 2).max(0) as usize;
+        let skipped = (from.revision.0 - 2).max(0) as usize;
         if skipped > log.changes.len() {
             return Err(ReadError::FutureRevision);
         }
-        let looked_at: Vec<_> = log.changes[skipped..].iter().take(REVISIONS_PER_SCAN).collect();
-        let next = looked_at
-            .last()
-            .map_or(Revision(2 + log.changes.len() as i64), |changes| {
-                changes.revision.next()
-            });
-        let found = looked_at.into_iter().filter_map(|changes| {
-            let events: Vec<Event> = changes
-                .events
+        let mut found = vec![];
+        let mut next = Place::from(Revision(2 + log.changes.len() as i64));
+        for changes in log.changes[skipped..].iter().take(REVISIONS_PER_SCAN) {
+            let first = if changes.revision == from.revision {
+                from.sub as usize
+            } else {
+                0
+            };
+            let rest = &changes.events[first..];
+            let is_part = rest.len() > EVENTS_PER_PART;
+            if is_part && changes.revision != from.revision {
+                next = changes.revision.into();
+                break;
+            }
+            let part = &rest[..rest.len().min(EVENTS_PER_PART)];
+            let events: Vec<Event> = part
                 .iter()
                 .filter(|event| range.contains(&event.kv.key))
                 .map(copy)
                 .collect();
-            (!events.is_empty()).then(|| {
-                Arc::new(Changes {
+            if prev_kv {
+                self.read(&events);
+            }
+            if !events.is_empty() {
+                found.push(Arc::new(Changes {
                     revision: changes.revision,
                     events,
-                })
-            })
-        });
-        Ok((found.collect(), next))
+                }));
+            }
+            next = match is_part {
+                true => Place {
+                    revision: changes.revision,
+                    sub: (first + EVENTS_PER_PART) as u32,
+                },
+                false => changes.revision.next().into(),
+            };
+            if is_part {
+                break;
+            }
+        }
+        Ok((found, next))
     }
 
     fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
@@ -124,6 +147,14 @@ impl Cluster {
 }
 
 impl FakeHistory {
+    fn read(&self, events: &[Event]) {
+        let events: Vec<&Event> = events.iter().filter(|event| event.prev.is_unread()).collect();
+        let read = self.previous(&events).expect("it is in memory");
+        for (event, kv) in events.iter().zip(read) {
+            event.prev.keep(kv);
+        }
+    }
+
     pub fn head(&self) -> Arc<Head> {
         let log = self.log.lock();
         Arc::new(Head {
@@ -204,18 +235,12 @@ pub fn spec(id: WatchId, range: KeyRange, start: i64) -> WatchSpec {
     }
 }
 
-pub fn events_of<'a>(changes: &'a Changes, matched: &'a Matched) -> Box<dyn Iterator<Item = &'a Event> + 'a> {
-    match matched {
-        Matched::All => Box::new(changes.events.iter()),
-        Matched::Some(at) => Box::new(at.iter().map(|&at| &changes.events[at as usize])),
-    }
-}
-
 /// An event of the truth, and of what was delivered.
 pub type Seen = (Revision, EventKind, Bytes);
 
 pub fn seen(changes: &Changes, matched: &Matched) -> Vec<Seen> {
-    events_of(changes, matched)
+    matched
+        .events(changes)
         .map(|event| (changes.revision, event.kind, event.kv.key.clone()))
         .collect()
 }
