@@ -4,7 +4,7 @@ use barque_proto::command::{LeaseCheckpoint, LeaseGrant, LeaseRevoke};
 use bytes::Bytes;
 
 use super::{
-    Applied, Machine,
+    Applied, Machine, Refusal,
     doomed::{Bill, Doomed},
 };
 use crate::{
@@ -76,10 +76,11 @@ impl Machine {
                 Some((at, row)) if at == key => Doomed::new(key, row)?,
                 _ => return Err(dangling(id, key)),
             };
-            if bill.delete(&old, &self.limits).is_err() && !found.is_empty() {
-                return Ok((found, false));
+            match bill.delete(&old, &self.limits) {
+                Err(Refusal::Command(_)) if !found.is_empty() => return Ok((found, false)),
+                Err(Refusal::Store(error)) => return Err(error),
+                _ => found.push(old),
             }
-            found.push(old);
             attached.advance()?;
         }
         Ok((found, true))

@@ -288,7 +288,7 @@ fn a_key_comes_back_before_its_row_is_moved() {
 
 #[test]
 fn a_delete_of_too_many_keys_is_refused_and_leaves_no_trace() {
-    let mut fixture = Fixture::with_lease(limited(20 << 10, usize::MAX), KEYS, 1);
+    let mut fixture = Fixture::with_lease(limited(30 << 10, usize::MAX), KEYS, 1);
     let before = (fixture.store.state_hash().1, fixture.store.head().revision);
     let in_txn = txn(vec![
         operation::Op::Put(a_put(0, 9)),
@@ -353,7 +353,7 @@ fn previous_values_that_are_too_large_are_refused_whoever_waits() {
 
 #[test]
 fn a_lease_of_too_many_keys_is_revoked_in_parts() {
-    let mut fixture = Fixture::with_lease(limited(110 << 10, usize::MAX), KEYS, 1);
+    let mut fixture = Fixture::with_lease(limited(190 << 10, usize::MAX), KEYS, 1);
     let mut left = Vec::new();
     loop {
         let Response::LeaseRevoke { complete, .. } = fixture.apply(revoke()).unwrap() else {
