@@ -4,7 +4,7 @@ use std::{net::TcpListener, sync::Arc};
 
 use barque_apiserver::ApiServer;
 use barque_etcd::EtcdServer;
-use barque_replica::{RealHost, Replica, ReplicaConfig, WalConfig};
+use barque_replica::{LEASE_CHECKPOINT_INTERVAL, RealHost, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
 use tokio::sync::Semaphore;
 
@@ -126,5 +126,6 @@ pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> Repl
         snapshot_bytes_per_second: config.snapshot_bytes_per_second,
         max_batch_bytes: config.limits.batch_bytes(),
         request_timeout: config.request_timeout,
+        lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
     }
 }

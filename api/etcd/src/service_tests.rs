@@ -63,6 +63,7 @@ impl Member {
             snapshot_bytes_per_second: 0,
             max_batch_bytes: 4 << 20,
             request_timeout: Duration::from_secs(10),
+            lease_checkpoint_interval: barque_replica::LEASE_CHECKPOINT_INTERVAL,
         });
         let replica = replica.await.unwrap();
         replica.leadership().wait_for(|now| now.is_self).await.unwrap();

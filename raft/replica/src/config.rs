@@ -55,7 +55,13 @@ pub struct ReplicaConfig {
     pub max_batch_bytes: usize,
     /// How long a proposal may stay without an outcome before it is reported as timed out (unknown).
     pub request_timeout: Duration,
+    /// How often the remaining TTLs of leases that live longer than this are written into the state, for the next leader
+    /// to go on from.
+    pub lease_checkpoint_interval: Duration,
 }
+
+/// As in etcd.
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 pub mod tests {
@@ -87,6 +93,7 @@ pub mod tests {
             snapshot_bytes_per_second: 0,
             max_batch_bytes: 4 << 20,
             request_timeout: Duration::from_secs(5),
+            lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
         }
     }
 }

@@ -296,6 +296,7 @@ impl Core {
             leadership: leadership.clone(),
             counters: self.counters.clone(),
             request_timeout: config.request_timeout,
+            checkpoint_every: config.lease_checkpoint_interval,
         };
         tokio::spawn(keeper.clone().run());
         let compacted = self.compact_in_background(failed_tx);

@@ -194,6 +194,7 @@ pub async fn start_replica(dir: &Path) -> Replica {
         snapshot_bytes_per_second: 0,
         max_batch_bytes: 4 << 20,
         request_timeout: Duration::from_secs(20),
+        lease_checkpoint_interval: barque_replica::LEASE_CHECKPOINT_INTERVAL,
     };
     Replica::start(config).await.expect("a replica")
 }

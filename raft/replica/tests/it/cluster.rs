@@ -100,6 +100,7 @@ impl Cluster {
             snapshot_bytes_per_second: 0,
             max_batch_bytes: 2 << 20,
             request_timeout: Duration::from_secs(10),
+            lease_checkpoint_interval: barque_replica::LEASE_CHECKPOINT_INTERVAL,
         }
     }
 
