@@ -23,6 +23,7 @@ use super::{Batch, Bounds, Cursor, Engine, EngineSizes, Family, View, exit, mani
 use crate::{
     StoreError,
     home::{Home, StateDir},
+    planted,
 };
 
 /// All families are flushed together when one's buffer is full.
@@ -232,7 +233,7 @@ fn database_options() -> Result<Options, rocksdb::Error> {
     env.lower_thread_pool_cpu_priority();
     let mut options = Options::default();
     options.set_env(&env);
-    options.set_atomic_flush(true);
+    options.set_atomic_flush(!planted("families-flushed-apart"));
     options.set_max_background_jobs(2);
     options.set_max_open_files(MAX_OPEN_FILES);
     options.set_bytes_per_sync(1 << 20);

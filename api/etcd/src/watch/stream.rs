@@ -324,6 +324,10 @@ where
         if self.registry.len() == 0 {
             return;
         }
+        if planted("progress-of-head") {
+            let frame = Frame::new(self.shared.current_header(), NO_WATCH);
+            return self.outbox.push_back(frame);
+        }
         if let Some(revision) = self.subscriber().synced_revision() {
             self.outbox
                 .push_back(Frame::new(self.shared.header(revision), NO_WATCH));
