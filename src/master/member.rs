@@ -4,7 +4,7 @@ use std::{net::TcpListener, sync::Arc};
 
 use barque_apiserver::ApiServer;
 use barque_etcd::EtcdServer;
-use barque_replica::{RealHost, Replica, ReplicaConfig, WalConfig};
+use barque_replica::{LEASE_CHECKPOINT_INTERVAL, RealHost, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
 
 use super::{
@@ -120,5 +120,6 @@ pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> Repl
         max_batch_bytes: config.limits.batch_bytes(),
         request_timeout: config.request_timeout,
         scrub_every: config.scrub_every,
+        lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
     }
 }

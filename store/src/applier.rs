@@ -305,6 +305,9 @@ impl Applier {
         if planted("snapshot-misses-family") {
             lose_lease_keys(&*staged)?;
         }
+        if planted("row-lost-in-snapshot") {
+            lose_superseded(&*staged)?;
+        }
         let opened = Opened::installed(Arc::clone(&staged)).inspect_err(|_| staged.retire())?;
         // It must outlive an error here: the pointer may name it by then.
         staged.make_current()?;
@@ -396,6 +399,16 @@ fn head(state: &State, epoch: u64) -> Head {
 }
 
 /// See `snapshot-misses-family` among the planted bugs.
+/// Planted: the newest superseded version of the last key that has one.
+fn lose_superseded(engine: &dyn Engine) -> Result<(), StoreError> {
+    let last = engine.view().floor(Family::Hist, &[], &[0xff; 8])?;
+    let mut batch = Batch::default();
+    last.into_iter()
+        .for_each(|(key, _)| batch.delete(Family::Hist, key));
+    engine.write(batch)?;
+    engine.flush()
+}
+
 fn lose_lease_keys(engine: &dyn Engine) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     let view = engine.view();

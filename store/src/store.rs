@@ -152,6 +152,11 @@ impl Store {
         Reader::new(self.inner.published.load_full(), Arc::clone(&self.inner.damage))
     }
 
+    /// The rows below the keyspace, as published: to compare members by. It pins old files on disk.
+    pub fn rows(&self) -> Arc<dyn View> {
+        Arc::clone(&self.inner.published.load().view)
+    }
+
     pub fn hub(&self) -> &Hub {
         &self.inner.hub
     }

@@ -70,6 +70,7 @@ impl Member {
             max_batch_bytes: 4 << 20,
             request_timeout: Duration::from_secs(10),
             scrub_every: Duration::ZERO,
+            lease_checkpoint_interval: barque_replica::LEASE_CHECKPOINT_INTERVAL,
         });
         let replica = replica.await.unwrap();
         replica.leadership().wait_for(|now| now.is_self).await.unwrap();

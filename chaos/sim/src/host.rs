@@ -12,7 +12,10 @@ use std::{
 
 use barque_replica::{Connection, Host, Listener};
 use barque_store::{Applier, Store, StoreConfig, StoreError, kv::memory::MemoryEngine};
-use barque_wal::{Driver, Recovered, Wal, WalConfig, files::CutFiles};
+use barque_wal::{
+    Driver, Recovered, Wal, WalConfig,
+    files::{Copy, CutFiles},
+};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -102,6 +105,26 @@ impl Disk {
     pub fn restore_power(&self) {
         self.log.restore();
     }
+
+    /// Of a machine whose process does not run.
+    pub fn copy(&self) -> DiskCopy {
+        DiskCopy {
+            log: self.log.copy(),
+            state: self.state.lock().copy(),
+        }
+    }
+
+    /// What was written since is gone.
+    pub fn put_back(&self, copy: &DiskCopy) {
+        self.log.put_back(&copy.log);
+        *self.state.lock() = Arc::new(copy.state.copy().crash());
+    }
+}
+
+/// What a member's disks held at some moment.
+pub struct DiskCopy {
+    log: Copy,
+    state: MemoryEngine,
 }
 
 /// One life's [`Host`].

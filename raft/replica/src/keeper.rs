@@ -30,8 +30,6 @@ use crate::{
 /// Revocations proposed together.
 const REVOKE_AT_ONCE: usize = 256;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often remaining TTLs are written into the state, and of which leases.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 const CHECKPOINTS_PER_COMMAND: usize = 1000;
 
 #[derive(Clone)]
@@ -45,6 +43,8 @@ pub struct Keeper {
     pub leadership: watch::Receiver<Leadership>,
     pub counters: Arc<Counters>,
     pub request_timeout: Duration,
+    /// How often remaining TTLs are written into the state, and of which leases: those that live longer.
+    pub checkpoint_every: Duration,
 }
 
 impl Keeper {
@@ -126,7 +126,9 @@ impl Keeper {
                 Renewal::NotFound => return Ok(KeepAlive::NotFound),
                 Renewal::NotLeading => return Err(ReadBarrierError::LeaderChanged),
                 Renewal::Checkpointed { ttl_s, mark } => {
-                    self.restore(term, id, ttl_s).await?;
+                    if !planted("checkpoint-not-restored") {
+                        self.restore(term, id, ttl_s).await?;
+                    }
                     self.lessor.restored(id, mark);
                 }
                 Renewal::Expiring | Renewal::Checkpointing => {
@@ -201,14 +203,14 @@ impl Keeper {
     pub async fn run(self) -> Result<(), String> {
         let mut leadership = self.leadership.clone();
         let mut led = None;
-        let mut checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+        let mut checkpoint_at = Instant::now() + self.checkpoint_every;
         loop {
             let now = *leadership.borrow_and_update();
             let leads = now.is_self.then_some(now.term);
             if leads != led {
                 led = leads;
                 self.change(leads)?;
-                checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+                checkpoint_at = Instant::now() + self.checkpoint_every;
             }
             let changed = self.lessor.changed.notified();
             let wake = self
@@ -230,7 +232,7 @@ impl Keeper {
                     self.expire(term).await;
                     if Instant::now() >= checkpoint_at {
                         self.checkpoint(term).await;
-                        checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+                        checkpoint_at = Instant::now() + self.checkpoint_every;
                     }
                 }
             }
@@ -295,12 +297,12 @@ impl Keeper {
     }
 
     async fn checkpoint(&self, term: u64) {
-        let worth = self.lessor.to_checkpoint(Instant::now(), CHECKPOINT_EVERY);
+        let worth = self.lessor.to_checkpoint(Instant::now(), self.checkpoint_every);
         for chunk in worth.chunks(CHECKPOINTS_PER_COMMAND) {
             // Taken only now: while the chunks before this one were written, some were renewed.
             let remaining = self
                 .lessor
-                .begin_checkpoint(chunk, Instant::now(), CHECKPOINT_EVERY);
+                .begin_checkpoint(chunk, Instant::now(), self.checkpoint_every);
             if remaining.is_empty() {
                 continue;
             }

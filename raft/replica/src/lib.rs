@@ -47,7 +47,7 @@ mod waiters;
 use barque_planted::on as planted;
 
 pub use barque_wal::{FSYNC_BUCKETS_S, WalConfig, WalStats};
-pub use config::{MemberConfig, PeerTls, ReplicaConfig};
+pub use config::{LEASE_CHECKPOINT_INTERVAL, MemberConfig, PeerTls, ReplicaConfig};
 pub use error::{ProposeError, ReadBarrierError, StartError};
 pub use host::{Connection, Host, Listener, RealHost};
 pub use lessor::KeepAlive;

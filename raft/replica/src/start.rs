@@ -410,6 +410,7 @@ impl Core {
             leadership: leadership.clone(),
             counters: self.counters.clone(),
             request_timeout: config.request_timeout,
+            checkpoint_every: config.lease_checkpoint_interval,
         };
         tasks.spawn_fallible("of leases", keeper.clone().run());
         let compacted = self.compact_in_background(&tasks);

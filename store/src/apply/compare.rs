@@ -8,7 +8,7 @@ use barque_proto::command::{
 };
 
 use super::{Applied, Machine, Refusal};
-use crate::{KeyRange, codec::Record, read::At};
+use crate::{KeyRange, codec::Record, planted, read::At};
 
 impl Machine {
     pub(super) fn all_hold(&self, compares: &[Compare]) -> Applied<bool> {
@@ -36,7 +36,7 @@ impl Machine {
             self.keyspace().scan(&range, At::Head, &mut |_, record| {
                 any = true;
                 all = passes(expected, order(target, Some(&record)));
-                if all {
+                if all && !planted("range-compare-of-first-key") {
                     ControlFlow::Continue(())
                 } else {
                     ControlFlow::Break(())

@@ -161,6 +161,10 @@ impl Subscriber {
         if from == state.head.compact_revision {
             return None;
         }
+        let from = match planted("watch-gap-at-compaction") {
+            true => from.max(state.head.compact_revision),
+            false => from,
+        };
         let limit = CopyLimit {
             bytes,
             revisions: REVISIONS_PER_COPY,
@@ -239,7 +243,9 @@ impl Subscriber {
         for &(_, other) in self.slow.range(..(Revision(from.0 + SHARED_REVISIONS), 0)) {
             let range = &self.watchers.get(other).range;
             if other != slot && overlap(&hull, range) {
-                hull = cover(hull, range);
+                if !planted("neighbour-not-covered") {
+                    hull = cover(hull, range);
+                }
                 slots.push(other);
             }
         }

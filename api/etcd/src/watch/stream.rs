@@ -310,6 +310,11 @@ where
         if self.registry.len() == 0 {
             return false;
         }
+        if planted("progress-of-head") {
+            let frame = Frame::new(self.shared.current_header(), NO_WATCH);
+            self.outbox.push(frame);
+            return true;
+        }
         let synced = self.subscriber().synced_revision();
         if let Some(revision) = synced {
             self.outbox

@@ -129,6 +129,7 @@ impl Cluster {
             max_batch_bytes: 2 << 20,
             request_timeout: Duration::from_secs(10),
             scrub_every: self.scrub_every,
+            lease_checkpoint_interval: barque_replica::LEASE_CHECKPOINT_INTERVAL,
         }
     }
 

@@ -371,3 +371,87 @@ fn a_cut_in_a_sync_now_and_then_loses_something() {
     });
     assert!((1..20).contains(&lost.count()));
 }
+
+/// The segment that is written to.
+fn current(files: &CutFiles) -> std::path::PathBuf {
+    let written = |path: &std::path::PathBuf| files.synced(path).len() > 1;
+    let paths = files.paths();
+    paths.into_iter().rfind(written).expect("a log has a segment")
+}
+
+#[test]
+fn a_lying_disk_loses_what_it_acknowledged_and_only_that() {
+    let files = CutFiles::new(9);
+    let (wal, _) = open(&files).unwrap();
+    finish(|done| wal.append(entries(1, 1..=3), done)).unwrap();
+    files.lie(true);
+    finish(|done| wal.append(entries(1, 4..=4), done)).unwrap();
+    assert!(files.harm().lies > 0);
+    assert_eq!(
+        wal.read(1..9, usize::MAX).unwrap().len(),
+        4,
+        "whoever looks sees it"
+    );
+    drop(wal);
+    files.lie(false);
+    files.cut();
+    files.restore();
+    let (_, known) = open(&files).unwrap();
+    assert!(matches!(known.last, Some((1, 3 | 4))), "{known:?}");
+}
+
+#[test]
+fn syncs_are_taken_back_one_by_one() {
+    let files = CutFiles::new(10);
+    let (wal, _) = open(&files).unwrap();
+    for index in 1..=5 {
+        finish(|done| wal.append(entries(1, index..=index), done)).unwrap();
+    }
+    drop(wal);
+    files.halt();
+    assert_eq!(files.take_back(&current(&files), 2), 2);
+    files.restore();
+    let (_, known) = open(&files).unwrap();
+    assert_eq!(known.last, Some((1, 3)));
+}
+
+#[test]
+fn a_copy_that_is_put_back_is_the_log_of_then() {
+    let files = CutFiles::new(11);
+    let (wal, _) = open(&files).unwrap();
+    finish(|done| wal.append(entries(1, 1..=3), done)).unwrap();
+    drop(wal);
+    files.halt();
+    let copy = files.copy();
+    files.restore();
+    let (wal, known) = open(&files).unwrap();
+    assert_eq!(known.last, Some((1, 3)));
+    finish(|done| wal.append(entries(1, 4..=40), done)).unwrap();
+    drop(wal);
+    files.halt();
+    files.put_back(&copy);
+    files.cut();
+    files.restore();
+    let (_, known) = open(&files).unwrap();
+    assert_eq!(known.last, Some((1, 3)), "a power cut takes nothing of it");
+}
+
+/// Whoever opens the log acknowledges what it finds there, so finding it must make it durable.
+#[test]
+fn what_was_seen_after_a_kill_is_there_after_a_power_cut() {
+    for seed in 0..20 {
+        let files = CutFiles::new(seed);
+        let (wal, _) = open(&files).unwrap();
+        finish(|done| wal.append(entries(1, 1..=3), done)).unwrap();
+        files.halt_in_sync(1);
+        assert!(finish(|done| wal.append(entries(1, 4..=6), done)).is_err());
+        drop(wal);
+        files.restore();
+        let (wal, found) = open(&files).unwrap();
+        drop(wal);
+        files.cut();
+        files.restore();
+        let (_, left) = open(&files).unwrap();
+        assert_eq!(left.last, found.last, "seed {seed}");
+    }
+}

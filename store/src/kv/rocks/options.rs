@@ -2,7 +2,7 @@
 
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options};
 
-use crate::kv::Family;
+use crate::{kv::Family, planted};
 
 /// All families are flushed together when one's buffer is full.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
@@ -19,7 +19,7 @@ pub(super) fn database_options() -> Result<Options, rocksdb::Error> {
     env.lower_thread_pool_cpu_priority();
     let mut options = Options::default();
     options.set_env(&env);
-    options.set_atomic_flush(true);
+    options.set_atomic_flush(!planted("families-flushed-apart"));
     options.set_max_background_jobs(2);
     options.set_max_open_files(MAX_OPEN_FILES);
     options.set_bytes_per_sync(1 << 20);

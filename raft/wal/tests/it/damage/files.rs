@@ -1,6 +1,6 @@
 //! Whole files, and large parts of them: cut short, zeroed, gone, older than they should be, under other names.
 
-use super::{Moment, REFUSED, TORN, UNSEEN, WHOLE, built, check, disk_of, frames, image, open};
+use super::{Image, Moment, REFUSED, TORN, UNSEEN, WHOLE, built, check, disk_of, frames, image, open};
 
 #[test]
 fn a_file_cut_short() {
