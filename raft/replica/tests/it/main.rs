@@ -4,6 +4,7 @@ mod cluster;
 mod failover;
 mod identity;
 mod leases;
+mod lost_files;
 mod members;
 mod reading;
 mod snapshots;
