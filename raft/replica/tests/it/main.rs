@@ -9,6 +9,7 @@ mod failover;
 mod forwarding;
 mod identity;
 mod leases;
+mod lost_files;
 mod members;
 mod promises;
 mod reading;
