@@ -207,6 +207,12 @@ impl Applier {
         self.state.membership.clone()
     }
 
+    /// Removes what interrupted starts and installs left in the data directory. To be called once after opening, when
+    /// the log was found to reach back to [`Self::applied`]: before, a leftover may be all that there is of the data.
+    pub fn clear_leftovers(&mut self) -> Result<(), StoreError> {
+        self.engine.clear_leftovers()
+    }
+
     /// Makes everything applied durable; returns the position that the durable state covers.
     pub fn flush(&mut self) -> Result<Option<LogPosition>, StoreError> {
         let flushed = self.engine.flush();
@@ -253,9 +259,11 @@ impl Applier {
     }
 
     /// Replaces the whole state by the copy in `dir`, which was written by [`Self::checkpoint`] on another
-    /// member; `dir` is taken over. Verified first, then made current by renaming a pointer file and syncing
-    /// the directory. After an error the old state is still the one in use; the next start finds one of the two, whole.
+    /// member; `dir` is taken over. Every block of it is verified first, then it is made current by renaming a pointer
+    /// file and syncing the directory. After an error the old state is still the one in use; the next start finds one of
+    /// the two, whole. A damaged copy is [`StoreError::Corrupt`], and stays where it is for its owner to remove.
     pub fn install(&mut self, dir: &Path) -> Result<(), StoreError> {
+        self.engine.verify_copy(dir, &mut |_| true)?;
         let staged = self.engine.stage(dir)?;
         if planted("snapshot-misses-family") {
             lose_lease_keys(&*staged)?;

@@ -3,7 +3,11 @@
 //! [`Store`] is what everybody but the writer holds. Head, view and counts are published together as one
 //! value after each apply; a reader takes all of them. Nothing is changed through it.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use barque_proto::command::alarm::Kind;
@@ -14,7 +18,7 @@ use crate::{
     applier::Opened,
     counts::Counts,
     damage::Damage,
-    kv::{Engine, View, rocks},
+    kv::{Engine, OnProgress, View, rocks},
     state::{Alarm, AlarmKind},
     state_hash::{Mark, StateHash, Trail},
     watch::{Changes, HistorySource, Hub},
@@ -157,6 +161,22 @@ impl Store {
     pub fn defragment(&self) -> Result<(), StoreError> {
         let engine = self.inner.engine.load_full();
         engine.defragment()
+    }
+
+    /// Reads all that is on the disk of this store once and compares every block's checksum, past all caches.
+    ///
+    /// `on_progress` is called after about every MiB, with the bytes read since the last call: it may sleep, and it
+    /// stops the walk with `false` (then `Ok` says nothing of the rest). [`StoreError::Corrupt`] names the damaged file;
+    /// nothing is changed or removed. Blocks for as long as it takes, and keeps replaced files on the disk meanwhile.
+    pub fn verify_blocks(&self, on_progress: OnProgress<'_>) -> Result<(), StoreError> {
+        let engine = self.inner.engine.load_full();
+        engine.verify(on_progress)
+    }
+
+    /// The same of a copy that [`Applier::checkpoint`] wrote, here or on another member.
+    pub fn verify_dir(&self, dir: &Path, on_progress: OnProgress<'_>) -> Result<(), StoreError> {
+        let engine = self.inner.engine.load_full();
+        engine.verify_copy(dir, on_progress)
     }
 
     /// Leases with their granted and remaining TTL in seconds, in id order.

@@ -125,7 +125,7 @@ pub fn sync_names(config: &ReplicaConfig) -> io::Result<()> {
 
 pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, StartError> {
     // The state first: it is locked, and so keeps a second process away from the log too.
-    let (store, applier) = config.host.open_store(config.store.clone())?;
+    let (store, mut applier) = config.host.open_store(config.store.clone())?;
     let log_dir = config.data_dir.join("wal");
     make_private_dir(&log_dir)?;
     let (wal, recovered) = config.host.open_log(&log_dir, config.log.clone())?;
@@ -148,6 +148,8 @@ pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, Start
             config.store.dir.display()
         )));
     }
+    // Only now is it known that this state is the log's.
+    applier.clear_leftovers()?;
     Ok(Opened {
         wal,
         recovered,

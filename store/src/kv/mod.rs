@@ -8,12 +8,15 @@ mod exit;
 mod manifest;
 pub mod memory;
 pub mod rocks;
+mod verify;
 
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::StoreError;
+
+pub use verify::OnProgress;
 
 /// A column family: an ordered map of its own inside the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,12 +132,30 @@ pub trait Engine: Send + Sync {
     /// What is in a copy that [`Self::checkpoint`] wrote, without changing it.
     fn open_checkpoint(&self, dir: &Path) -> Result<Arc<dyn View>, StoreError>;
 
+    /// Reads everything once, from the disk and not from a cache, and compares every block's checksum:
+    /// [`StoreError::Corrupt`] names the damaged file. See [`OnProgress`] for its pace. Writes go on meanwhile; what was
+    /// not flushed yet is in no file and not looked at.
+    fn verify(&self, on_progress: OnProgress<'_>) -> Result<(), StoreError> {
+        verify::walk(&*self.view(), on_progress)
+    }
+
+    /// The same of a copy that [`Self::checkpoint`] wrote, here or on another member.
+    fn verify_copy(&self, dir: &Path, on_progress: OnProgress<'_>) -> Result<(), StoreError> {
+        verify::walk(&*self.open_checkpoint(dir)?, on_progress)
+    }
+
     /// Takes the copy in `dir` over as a database of its own beside this one: durable, but not the current one.
     fn stage(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError>;
 
     /// Makes this database the one that is found at the next start. After an error either may be found, so both must
-    /// stay: whichever it is not is removed then.
+    /// stay: whichever it is not is a leftover then.
     fn make_current(&self) -> Result<(), StoreError>;
+
+    /// Removes what interrupted starts and installs left beside this database. Not before it is known that the log has
+    /// all that this one lacks: until then a leftover may be all that there is of the data.
+    fn clear_leftovers(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Lets this database's files go as soon as nobody reads them any more.
     fn retire(&self);

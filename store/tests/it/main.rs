@@ -2,13 +2,17 @@
 
 mod compaction;
 mod contract;
+mod damage;
 mod directory;
 mod exit;
+mod files;
 mod generate;
 mod leases;
 mod marks;
 mod model;
+mod power;
 mod properties;
 mod scrub;
 mod support;
+mod verify;
 mod watching;

@@ -1,7 +1,13 @@
 //! The data directory's layout: numbered state directories, and a pointer file that names the current one.
 //!
-//! [`Home`] finds, makes and removes them. A directory becomes current by renaming the pointer file and
-//! syncing the directory above it; whatever the pointer does not name is a leftover. It never looks inside.
+//! [`Home`] finds, makes and removes them. A directory becomes current by renaming the pointer file and syncing the
+//! directory above it; whatever the pointer does not name is a leftover. Nothing is removed while a state is opened:
+//! [`Home::clear_leftovers`] does that, once its caller knows that the state is the one that the log belongs to. When
+//! the pointer is missing or says nothing, it guesses no state: it refuses, and says what it found. It never looks
+//! inside of a database.
+
+mod beside;
+mod refusal;
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -60,47 +66,49 @@ impl Home {
         })
     }
 
-    /// The directory that the pointer names; `None` when there never was one.
+    /// The directory that the pointer names; `None` when there is no pointer.
     pub fn current(&self) -> Result<Option<StateDir>, StoreError> {
-        let pointer = self.root.join(POINTER);
-        let name = match fs::read_to_string(&pointer) {
-            Ok(name) => name,
+        let pointer = self.pointer();
+        let bytes = match fs::read(&pointer) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", &pointer, &error)),
         };
+        let name = String::from_utf8_lossy(&bytes);
         let Some(number) = number_of(name.trim_end()) else {
-            let text = format!("{} does not name a state directory: {name:?}", pointer.display());
-            return Err(StoreError::DataDir(text));
+            let said: String = name.chars().take(refusal::SHOWN_CHARS).collect();
+            return Err(self.refuse(&format!("does not name a state directory: {said:?}")));
         };
         let dir = self.numbered(number);
-        if !dir.path.is_dir() {
-            let text = format!(
-                "{} names {}, which is missing",
-                pointer.display(),
-                dir.path.display()
-            );
-            return Err(StoreError::DataDir(text));
+        match fs::symlink_metadata(&dir.path) {
+            Ok(metadata) if metadata.is_dir() => Ok(Some(dir)),
+            Ok(_) => Err(self.refuse(&format!("names {}, which is no directory", dir.path.display()))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(self.refuse(&format!("names {}, which is missing", dir.path.display())))
+            }
+            Err(error) => Err(failed("read", &dir.path, &error)),
         }
-        Ok(Some(dir))
     }
 
-    /// A number that no directory has; nothing is made yet.
-    pub fn next(&self) -> Result<StateDir, StoreError> {
-        let highest = self.all()?.iter().map(|dir| dir.number).max().unwrap_or(0);
-        Ok(self.numbered(highest + 1))
-    }
-
-    pub fn remove_all_but(&self, kept: &StateDir) -> Result<(), StoreError> {
-        for dir in self.all()?.iter().filter(|dir| *dir != kept) {
-            dir.remove()?;
+    /// Where the first state belongs, when there is no pointer. A first start that was killed may have left a directory
+    /// there: it is used again if it holds no data, and never replaced if it may.
+    pub fn first(&self) -> Result<StateDir, StoreError> {
+        let found = self.found()?;
+        let mut highest = 1;
+        for name in &found {
+            match number_of(name) {
+                Some(number) if self.is_unused(number)? => highest = highest.max(number),
+                _ => return Err(self.refuse("is missing")),
+            }
         }
-        Ok(())
+        Ok(self.numbered(highest))
     }
 
     /// Moves a complete directory in under a new number, durably.
     pub fn adopt(&self, from: &Path) -> Result<StateDir, StoreError> {
         sync_tree(from).map_err(|error| failed("sync", from, &error))?;
-        let dir = self.next()?;
+        let highest = self.numbers()?.into_iter().max().unwrap_or(0);
+        let dir = self.numbered(highest + 1);
         fs::rename(from, &dir.path).map_err(|error| failed("move in", from, &error))?;
         self.sync()?;
         Ok(dir)
@@ -114,24 +122,31 @@ impl Home {
             file.sync_all()
         });
         written.map_err(|error| failed("write", &new, &error))?;
-        let pointer = self.root.join(POINTER);
+        let pointer = self.pointer();
         fs::rename(&new, &pointer).map_err(|error| failed("replace", &pointer, &error))?;
         self.sync()
+    }
+
+    fn pointer(&self) -> PathBuf {
+        self.root.join(POINTER)
     }
 
     fn sync(&self) -> Result<(), StoreError> {
         sync_dir(&self.root).map_err(|error| failed("sync", &self.root, &error))
     }
 
-    fn all(&self) -> Result<Vec<StateDir>, StoreError> {
-        let list = || -> std::io::Result<Vec<StateDir>> {
-            let mut dirs = Vec::new();
-            for entry in fs::read_dir(&self.root)? {
-                if let Some(number) = entry?.file_name().to_str().and_then(number_of) {
-                    dirs.push(self.numbered(number));
-                }
-            }
-            Ok(dirs)
+    fn numbers(&self) -> Result<Vec<u64>, StoreError> {
+        Ok(self.names()?.iter().filter_map(|name| number_of(name)).collect())
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        let list = || -> std::io::Result<Vec<String>> {
+            let names = fs::read_dir(&self.root)?.map(|entry| Ok(entry?.file_name()));
+            let names = names.collect::<std::io::Result<Vec<_>>>()?;
+            Ok(names
+                .iter()
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect())
         };
         list().map_err(|error| failed("list", &self.root, &error))
     }
@@ -174,39 +189,4 @@ fn failed(what: &str, path: &Path, error: &std::io::Error) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pointer_survives_and_leftovers_go() {
-        let root = tempfile::tempdir().unwrap();
-        let home = Home::new(root.path()).unwrap();
-        assert_eq!(home.current().unwrap(), None);
-        let first = home.next().unwrap();
-        fs::create_dir(first.path()).unwrap();
-        home.make_current(&first).unwrap();
-        let incoming = root.path().join("incoming");
-        fs::create_dir(&incoming).unwrap();
-        let second = home.adopt(&incoming).unwrap();
-        assert_eq!(home.current().unwrap(), Some(first.clone()));
-        home.make_current(&second).unwrap();
-        assert_eq!(home.current().unwrap(), Some(second.clone()));
-        home.remove_all_but(&second).unwrap();
-        assert!(!first.path().exists() && second.path().exists());
-    }
-
-    #[test]
-    fn a_bad_pointer_is_one_clear_line() {
-        let root = tempfile::tempdir().unwrap();
-        let home = Home::new(root.path()).unwrap();
-        fs::write(root.path().join(POINTER), "state-00000007\n").unwrap();
-        let missing = home.current().unwrap_err().to_string();
-        assert!(missing.contains("state-00000007, which is missing"), "{missing}");
-        fs::write(root.path().join(POINTER), "elsewhere\n").unwrap();
-        let wrong = home.current().unwrap_err().to_string();
-        assert!(
-            wrong.contains("does not name a state directory") && !wrong.contains('\n'),
-            "{wrong}"
-        );
-    }
-}
+mod tests;
