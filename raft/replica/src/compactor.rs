@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use barque_store::{Revision, Store};
 use tokio::sync::{Notify, watch};
 
-use crate::state_machine::StateMachine;
+use crate::{oversight::damaged::GRACE, state_machine::StateMachine};
 
 /// Apply takes the store's writer in between.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -28,7 +28,12 @@ impl Compactor {
                 match self.state_machine.compact_step() {
                     Ok(true) => tokio::time::sleep(PAUSE).await,
                     Ok(false) => break,
-                    Err(error) => return error,
+                    Err(error) => {
+                        if self.store.damage().is_some() {
+                            tokio::time::sleep(GRACE).await;
+                        }
+                        return error;
+                    }
                 }
             }
             self.done.send_replace(target);

@@ -254,6 +254,7 @@ impl Core {
             known: ground.gate.known.clone(),
             links: links.clone(),
             counters: counters.clone(),
+            store: store.clone(),
             snapshot_bytes_per_second: config.snapshot_bytes_per_second,
         };
         let raft = Raft::new(me.member_id, raft_config, network, log, state_machine.clone()).await;
@@ -320,7 +321,10 @@ impl Core {
         tokio::spawn(keeper.clone().run());
         let compacted = self.compact_in_background(failed_tx);
         tokio::spawn(keep_bounded(self.raft.clone(), self.log_size.clone()));
-        let condemned = Condemned::new(self.gate.clone(), member_dir(config));
+        let gate = self.gate.clone();
+        let condemned = Condemned::new(me, member_dir(config), move |reason| {
+            gate.stop.send_replace(Some(reason));
+        });
         let oversight = self.oversight(config, &queue, &leadership, &condemned);
         let scrubber = Scrubber::new(self.store.clone(), applied.clone(), self.counters.clone());
         tokio::spawn(Divergence::new(oversight.clone()).run());

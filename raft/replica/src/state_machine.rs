@@ -32,6 +32,7 @@ use crate::{
     lessor::Lessor,
     log_store::Durable,
     metrics::{Counters, count},
+    oversight::damaged::GRACE,
     planted,
     retention::LogSize,
     snapshot::{SnapshotData, SnapshotDir},
@@ -167,7 +168,10 @@ impl Shared {
         let began = Instant::now();
         let awaited = |entry: &barque_store::Entry| self.is_awaited(entry);
         let outcomes = block(|| self.applier.lock().apply_for(&chunk.entries, awaited));
-        let outcomes = outcomes.map_err(storage_error)?;
+        let outcomes = match outcomes {
+            Ok(outcomes) => outcomes,
+            Err(error) => return Err(self.cannot_apply(error).await),
+        };
         self.counters.applied(chunk.entries.len(), began.elapsed());
         for (entry, outcomes) in chunk.entries.iter().zip(outcomes) {
             self.settle(entry, outcomes)?;
@@ -179,6 +183,14 @@ impl Shared {
             .into_iter()
             .for_each(|responder| responder.send(()));
         self.flush_when_due(chunk.entries.len(), chunk.bytes)
+    }
+
+    /// Ends this member. If its files are damaged, it first has the time to say so: see `oversight::damaged`.
+    async fn cannot_apply(&self, error: StoreError) -> io::Error {
+        if error.is_damage() {
+            tokio::time::sleep(GRACE).await;
+        }
+        storage_error(error)
     }
 
     /// Whether somebody waits here for what its commands read.
