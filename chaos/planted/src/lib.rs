@@ -122,14 +122,22 @@ pub const BUGS: &[Bug] = &[
         "what a member notes of itself and of its peers is written and not synced",
     ),
     bug(
+        "older-copy-votes",
+        "a member whose data went back to an earlier copy takes part as if nothing had happened",
+    ),
+    bug(
+        "lost-entries-accepted",
+        "a follower that lost what it had acknowledged is taken for one that never had it",
+    ),
+    bug(
+        "settled-entries-removed",
+        "entries that were applied, or are known to be committed, are taken back",
+    ),
+    bug(
         "read-joins-round",
         "a read that came while a round was under way gets the index of that round",
     ),
     bug("revoke-in-part", "a revoke deletes 64 keys of a lease at most"),
-    bug(
-        "progress-of-head",
-        "progress that was asked for is told as the store's head, not as the stream's cursor",
-    ),
     bug(
         "watch-gap-at-compaction",
         "a slow watch passes over what was compacted meanwhile, in silence",
@@ -173,9 +181,14 @@ pub const BUGS: &[Bug] = &[
         NO_TEST,
     ),
     by_test(
+        "progress-of-head",
+        "progress that was asked for is told as the store's head, not as the stream's cursor",
+        NO_TEST,
+    ),
+    by_test(
         "families-flushed-apart",
         "RocksDB flushes each family by itself",
-        NO_TEST,
+        "barque-store: a_flush_that_one_family_causes_takes_all_others_along",
     ),
     by_test(
         "state-pointer-not-synced",
