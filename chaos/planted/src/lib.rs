@@ -122,18 +122,6 @@ pub const BUGS: &[Bug] = &[
         "what a member notes of itself and of its peers is written and not synced",
     ),
     bug(
-        "older-copy-votes",
-        "a member whose data went back to an earlier copy takes part as if nothing had happened",
-    ),
-    bug(
-        "lost-entries-accepted",
-        "a follower that lost what it had acknowledged is taken for one that never had it",
-    ),
-    bug(
-        "settled-entries-removed",
-        "entries that were applied, or are known to be committed, are taken back",
-    ),
-    bug(
         "read-joins-round",
         "a read that came while a round was under way gets the index of that round",
     ),
