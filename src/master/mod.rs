@@ -71,11 +71,8 @@ async fn serve(config: Config, max_connections: usize) -> anyhow::Result<()> {
     };
     let member = Member::new(replica.clone(), &config, max_connections);
     let servers = member.serve(bound.fronts);
-    servers.track(compactor::run(
-        replica.clone(),
-        config.compaction,
-        servers.begun_token(),
-    ));
+    let compacting = compactor::run(replica.clone(), config.compaction, servers.begun_token());
+    servers.track(replica.guarded("that compacts the history", compacting));
     tracing::info!(name = config.name, member = %format!("{:x}", replica.status().member_id.0), "serving");
     let outcome = tokio::select! {
         () = signals.stop() => Ok(()),

@@ -77,7 +77,8 @@ impl EtcdServer {
         let leadership = replica.leadership();
         let stopping = CancellationToken::new();
         let (quorum, monitor) =
-            leaderless::spawn(asking(replica.clone()), config.election_timeout, stopping.clone());
+            leaderless::monitor(asking(replica.clone()), config.election_timeout, stopping.clone());
+        let monitor = tokio::spawn(replica.guarded("that asks for the quorum", monitor));
         let shared = Shared {
             large_reads: Arc::new(Semaphore::new(config.large_reads.max(1))),
             catch_ups: Arc::new(Semaphore::new(config.catch_ups.max(1))),

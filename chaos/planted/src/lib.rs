@@ -114,6 +114,14 @@ pub const BUGS: &[Bug] = &[
         "a member that lost its data votes under its old ID",
     ),
     bug(
+        "older-copy-votes",
+        "a member whose data went back to an earlier copy votes and acknowledges",
+    ),
+    bug(
+        "lost-entries-accepted",
+        "a follower that lacks what it had acknowledged goes on as if it had not",
+    ),
+    bug(
         "corrupt-not-told",
         "a member whose state differs from its leader's is neither stopped nor told of",
     ),
@@ -159,6 +167,11 @@ pub const BUGS: &[Bug] = &[
         "where there is no room, deletes are refused as well",
     ),
     by_test(
+        "settled-entries-removed",
+        "entries that were applied are taken back because a leader says so",
+        "barque-replica: what_was_applied_is_never_taken_back",
+    ),
+    by_test(
         "repair-not-synced",
         "the last batch is written again after a start, and not synced",
         "barque-wal: what_was_seen_after_a_kill_is_there_after_a_power_cut",
@@ -166,7 +179,7 @@ pub const BUGS: &[Bug] = &[
     by_test(
         "forward-in-any-term",
         "a forwarded batch is appended in a later term than it was meant for",
-        NO_TEST,
+        "barque-replica: a_batch_is_appended_in_no_other_term_than_it_was_meant_for",
     ),
     by_test(
         "progress-of-head",

@@ -166,6 +166,19 @@ impl Replica {
         &self.inner.member
     }
 
+    /// A long-lived task beside Raft: if it panics, the member fails, since nobody would do its work any more.
+    pub fn guarded(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let unfailing = async move {
+            task.await;
+            Ok(())
+        };
+        self.member().tasks.guarded(name, unfailing)
+    }
+
     /// From the moment that a member must stop it answers nobody any more, however long the process takes to end.
     fn must_stop(&self) -> bool {
         self.member().tasks.has_failed()

@@ -582,7 +582,7 @@ fn serve_peers(
 ) -> Result<(), StartError> {
     let tls = config.tls.as_ref().map(|tls| tls.server.clone());
     let listeners = config.host.listen(std::mem::take(&mut config.peer_listeners))?;
-    let incoming = listener::accept(listeners, tls, entrance);
+    let incoming = listener::accept(listeners, tls, entrance, tasks);
     tasks.spawn_fallible("the peers' listener", async move {
         let stop = async move { drop(phase.wait_for(|phase| *phase == Phase::Stopping).await) };
         let served = service.serve(directory, incoming, stop).await;

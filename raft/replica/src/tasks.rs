@@ -36,14 +36,23 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = Result<(), String>> + Send + 'static,
     ) {
+        tokio::spawn(self.guarded(name, task));
+    }
+
+    /// The same for a task that somebody else spawns, and ends.
+    pub fn guarded(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let this = self.clone();
-        tokio::spawn(async move {
+        async move {
             match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => this.fail(format!("{name}: {error}")),
                 Err(panic) => this.fail(format!("the task {name} panicked: {}", message(&*panic))),
             }
-        });
+        }
     }
 
     /// The member must stop. The first reason counts.

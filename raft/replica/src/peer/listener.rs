@@ -21,7 +21,7 @@ use super::{
     certificate::{Certificate, Shown},
     socket::Socket,
 };
-use crate::{Connection, Listener};
+use crate::{Connection, Listener, tasks::Tasks};
 
 /// A TLS handshake and the first call are three round trips, and there are at least ten to an election timeout
 /// (`docs/failover.md`). The floor is for machines that are busy with something else: a lost packet alone costs
@@ -52,16 +52,13 @@ pub fn accept(
     listeners: Vec<Box<dyn Listener>>,
     tls: Option<Arc<rustls::ServerConfig>>,
     entrance: &Entrance,
+    tasks: &Tasks,
 ) -> Incoming {
     let (tx, rx) = mpsc::channel(64);
     let acceptor = tls.map(with_h2).map(TlsAcceptor::from);
     for listener in listeners {
-        tokio::spawn(accept_loop(
-            listener,
-            acceptor.clone(),
-            entrance.clone(),
-            tx.clone(),
-        ));
+        let accepting = accept_loop(listener, acceptor.clone(), entrance.clone(), tx.clone());
+        tasks.spawn("that accepts peers", accepting);
     }
     tokio_stream::wrappers::ReceiverStream::new(rx)
 }

@@ -6,6 +6,7 @@ mod crowded;
 mod damage;
 mod divergence;
 mod failover;
+mod forwarding;
 mod identity;
 mod leases;
 mod members;
