@@ -135,16 +135,8 @@ pub const BUGS: &[Bug] = &[
     ),
     bug("revoke-in-part", "a revoke deletes 64 keys of a lease at most"),
     bug(
-        "watch-gap-at-compaction",
-        "a slow watch passes over what was compacted meanwhile, in silence",
-    ),
-    bug(
         "neighbour-not-covered",
         "a slow watch joins the scan of another that does not cover its keys",
-    ),
-    bug(
-        "damage-taken-for-torn-end",
-        "a log that is damaged in the middle goes on where the damage begins",
     ),
     bug(
         "checkpoint-not-restored",
@@ -170,6 +162,11 @@ pub const BUGS: &[Bug] = &[
         "settled-entries-removed",
         "entries that were applied are taken back because a leader says so",
         "barque-replica: what_was_applied_is_never_taken_back",
+    ),
+    by_test(
+        "watch-gap-at-compaction",
+        "a slow watch passes over what was compacted meanwhile, in silence",
+        "barque-store: every_watcher_gets_exactly_what_matches",
     ),
     by_test(
         "repair-not-synced",
