@@ -1,25 +1,26 @@
 //! Whether members hold the same rows: [`check`].
 //!
 //! The chained hash that members are compared by otherwise covers what commands did, not what lies on the disks: a row
-//! that was lost in a snapshot or damaged later leaves it as it is, and so does any row of an index. Here every row is
-//! compared, but for what compaction may have removed on one member and not yet on another.
+//! that was lost in a snapshot or damaged later leaves it as it is, and so does any row of an index. Members look for such
+//! rows by themselves, now and then; here the same is looked for without their code.
+//!
+//! Compared is all that does not depend on how far a member is with what it does in the background: live records as they are
+//! read, rows of indices and leases as they lie, changes above the compact revision, and by HashKV all versions that can
+//! still be read, wherever they lie.
 
 use std::sync::Arc;
 
 use barque_checks::{Check, Findings, Violation};
+use barque_proto::command::Range;
 use barque_store::{
-    Store, StoreError,
+    KeyValue, RangeResult, ReadError, Store, StoreError,
     kv::{Bounds, Family, View},
 };
 
 use crate::network::HostId;
 
-/// Families of which every row counts. `log` and `hist` are compared above the compact revision; `meta` says how far a
-/// member is with its compactions, besides what is compared elsewhere.
-const WHOLE: [Family; 4] = [Family::Cur, Family::Idx, Family::Lease, Family::LeaseKey];
-const ABOVE_COMPACTED: [Family; 2] = [Family::Log, Family::Hist];
-/// The main revision and the sub-revision at the end of a `hist` key, and all of a `log` key.
-const VERSION_BYTES: usize = 12;
+/// Families of which every row counts.
+const WHOLE: [Family; 3] = [Family::Idx, Family::Lease, Family::LeaseKey];
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -27,6 +28,7 @@ type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 struct Contents {
     member: HostId,
     compacted: i64,
+    live: RangeResult,
     families: Vec<(Family, Rows)>,
     /// etcd's hash over what can be read at the newest revision.
     hash: Result<(u32, i64), String>,
@@ -49,7 +51,7 @@ pub fn check(members: &[(HostId, Store)]) -> Check {
 }
 
 impl Contents {
-    fn of(member: HostId, store: &Store) -> Result<Contents, StoreError> {
+    fn of(member: HostId, store: &Store) -> Result<Contents, ReadError> {
         let reader = store.reader();
         let (head, view) = (store.head(), store.rows());
         let compacted = head.compact_revision.0;
@@ -57,14 +59,13 @@ impl Contents {
         for family in WHOLE {
             families.push((family, rows(&view, family, |_| true)?));
         }
-        for family in ABOVE_COMPACTED {
-            let kept = |key: &[u8]| main_revision(key).is_none_or(|main| main > compacted);
-            families.push((family, rows(&view, family, kept)?));
-        }
+        let kept = |key: &[u8]| main_revision(key).is_none_or(|main| main > compacted);
+        families.push((Family::Log, rows(&view, Family::Log, kept)?));
         let hash = reader.hash_kv(head.revision);
         Ok(Contents {
             member,
             compacted,
+            live: reader.range(&all_keys())?,
             families,
             hash: hash
                 .map(|(hash, compacted)| (hash, compacted.0))
@@ -90,7 +91,13 @@ impl Contents {
                 self.hash, other.hash
             ));
         }
-        let mut checked = 0;
+        if self.live != other.live {
+            let (mine, theirs) = (&self.live.kvs, &other.live.kvs);
+            let at = (0..mine.len().max(theirs.len())).find(|at| mine.get(*at) != theirs.get(*at));
+            let of = |kvs: &[KeyValue]| at.and_then(|at| kvs.get(at).map(|kv| format!("{kv:?}")));
+            differ(format!("records: {:?} and {:?}", of(mine), of(theirs)));
+        }
+        let mut checked = self.live.kvs.len();
         for ((family, mine), (_, theirs)) in self.families.iter().zip(&other.families) {
             checked += mine.len().max(theirs.len());
             if let Some(row) = first_difference(mine, theirs) {
@@ -113,10 +120,18 @@ fn rows(view: &Arc<dyn View>, family: Family, kept: impl Fn(&[u8]) -> bool) -> R
     Ok(rows)
 }
 
+/// Of a row of the log of changes.
 fn main_revision(key: &[u8]) -> Option<i64> {
-    let version = &key[key.len().checked_sub(VERSION_BYTES)?..];
-    let main = version.first_chunk::<8>()?;
+    let main = key.first_chunk::<8>()?;
     Some(i64::from_be_bytes(*main))
+}
+
+fn all_keys() -> Range {
+    Range {
+        key: vec![0u8].into(),
+        range_end: vec![0u8].into(),
+        ..Range::default()
+    }
 }
 
 fn first_difference(mine: &Rows, theirs: &Rows) -> Option<String> {
@@ -139,8 +154,8 @@ mod tests {
 
     use super::*;
 
-    fn version(key: &[u8], main: i64) -> Vec<u8> {
-        [key, &main.to_be_bytes(), &[0; 4]].concat()
+    fn version(main: i64) -> Vec<u8> {
+        [&main.to_be_bytes()[..], &[0; 4]].concat()
     }
 
     /// A store whose engine holds these rows besides its own.
@@ -176,9 +191,9 @@ mod tests {
 
     #[test]
     fn what_compaction_may_have_removed_does_not_count() {
-        let old = store(&[(Family::Hist, version(b"k\0\x01", 0), "v")]);
+        let old = store(&[(Family::Log, version(0), "v")]);
         assert_eq!(found(old, store(&[])), [""; 0]);
-        let new = store(&[(Family::Hist, version(b"k\0\x01", 7), "v")]);
+        let new = store(&[(Family::Log, version(7), "v")]);
         assert!(!found(new, store(&[])).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Longer than the log that is kept takes to be written anew, with the largest that runs are given.
-const LOOKS: usize = 300;
+const LOOKS: usize = 600;
 
 pub async fn leave_behind(world: &mut World) -> Seen {
     let at = victim(world);
