@@ -1,6 +1,7 @@
 //! Several replicas in one process, over real sockets, logs and databases.
 
 mod cluster;
+mod deleting;
 mod failover;
 mod identity;
 mod leases;
