@@ -5,6 +5,7 @@ mod cluster;
 mod crowded;
 mod damage;
 mod divergence;
+mod deleting;
 mod failover;
 mod forwarding;
 mod identity;
