@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, fs, sync::Arc, time::Duration};
 
+use barque_entrance::{Bounds, Entrance, Figures};
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{
@@ -20,6 +21,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub const TEXT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a page that one or two collectors fetch.
+const CONNECTIONS: usize = 100;
+const NEWCOMERS: usize = 50;
 
 pub fn render(registry: &Registry) -> Result<String, std::fmt::Error> {
     let mut text = String::with_capacity(16 * 1024);
@@ -30,21 +34,25 @@ pub fn render(registry: &Registry) -> Result<String, std::fmt::Error> {
 /// A listener that knows this one page.
 pub async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: CancellationToken) {
     let connections = TaskTracker::new();
+    let entrance = Entrance::new("metrics", Bounds::shared(NEWCOMERS, CONNECTIONS, HEADER_TIMEOUT));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else { continue };
-        let registry = registry.clone();
+        let Some(visitor) = entrance.admit(accepted).await else {
+            continue;
+        };
+        let (registry, ticket) = (registry.clone(), visitor.ticket());
         let service = service_fn(move |request: Request<Incoming>| {
+            ticket.settle();
             let response = page(&registry, request.uri().path());
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(visitor), service);
         let stop = stop.clone();
         connections.spawn(async move {
             tokio::select! {
@@ -75,6 +83,45 @@ fn page(registry: &Registry, path: &str) -> Response<Full<Bytes>> {
             response
         }
     }
+}
+
+/// Writes what listeners hold and have closed, by the name of their room.
+pub fn encode_entrances(
+    encoder: &mut DescriptorEncoder,
+    rooms: &[(&'static str, Figures)],
+) -> Result<(), std::fmt::Error> {
+    type Read = fn(&Figures) -> u64;
+    let gauges: [(&str, &str, Read); 2] = [
+        ("barque_connections", "Connections open now", |f| f.connections),
+        (
+            "barque_connections_new",
+            "Connections that have not sent their first request yet",
+            |f| f.newcomers,
+        ),
+    ];
+    for (name, help, read) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (room, figures) in rooms {
+            let value = i64::try_from(read(figures)).unwrap_or(i64::MAX);
+            ConstGauge::new(value).encode(family.encode_family(&[("listener", *room)])?)?;
+        }
+    }
+    let reasons: [(&str, Read); 4] = [
+        ("full", |f| f.refused),
+        ("displaced", |f| f.displaced),
+        ("late", |f| f.late),
+        ("handshake", |f| f.failed_handshakes),
+    ];
+    let help = "Connections closed before their first request, by reason";
+    let mut family =
+        encoder.encode_descriptor("barque_connections_closed", help, None, MetricType::Counter)?;
+    for (room, figures) in rooms {
+        for (reason, read) in reasons {
+            let labels = [("listener", *room), ("reason", reason)];
+            ConstCounter::new(read(figures)).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// The `process_*` figures, read from /proc at each scrape.

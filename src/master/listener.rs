@@ -1,5 +1,6 @@
-//! Listeners: bound before anything else, then one accept loop each; TLS handshakes happen off that loop, under
-//! a timeout. A connection speaks HTTP/1.1 or HTTP/2 and is handed, request by request, to a [`Handler`].
+//! Listeners: bound before anything else, then one accept loop each, which waits for nobody that it has accepted:
+//! [`Entrance`] says who may stay. A connection speaks HTTP/1.1 or HTTP/2, on TLS or not, and is handed, request by
+//! request, to a [`Handler`].
 
 use std::{
     convert::Infallible,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use barque_entrance::{Entrance, Ticket, Visitor};
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -22,24 +24,25 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    activity::Activity,
     authority::Mended,
     config::{Config, Serving},
     drain::Drain,
     front::Body,
+    greeting::Greeting,
 };
 use crate::urls::Url;
 
 /// Thousands of watchers may come back in the same second.
 const BACKLOG: i32 = 4096;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// After an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two requests on a connection of HTTP/1, and for the head of the second: kube-apiserver's, which is that of
+/// Go's clients too. Before the first request the entrance's patience counts.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// One that answers these is kept for as long as it wants, as etcd does: its client may ask something at any time.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -135,64 +138,97 @@ pub trait Handler: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Body>> + Send;
 }
 
+/// What one kind of listener grants.
+#[derive(Clone)]
+pub struct Terms {
+    pub entrance: Entrance,
+    pub manners: Manners,
+}
+
+/// How long and how much one connection may ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Manners {
+    /// Streams of HTTP/2 that may be open at once. Each is a task, and buffers.
+    pub streams: u32,
+    /// A connection of HTTP/2 is closed after so long without a stream; `None`: never while it answers pings.
+    pub idle_timeout: Option<Duration>,
+}
+
 /// Accepts until the drain begins.
-pub async fn accept_loop<H: Handler>(listener: Listener, handler: H, slots: Arc<Semaphore>, drain: Drain) {
+pub async fn accept_loop<H: Handler>(listener: Listener, handler: H, terms: Terms, drain: Drain) {
     let socket = match tokio::net::TcpListener::from_std(listener.socket) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, "a listener cannot be served"),
     };
     let acceptor = listener.tls.map(TlsAcceptor::from);
     loop {
-        // Clients beyond the limit wait in the kernel's queue.
         let accepted = tokio::select! {
             () = drain.begun() => return,
-            accepted = async { (slots.clone().acquire_owned().await, socket.accept().await) } => accepted,
+            accepted = socket.accept() => accepted,
         };
-        let (slot, (stream, address)) = match accepted {
-            (Ok(slot), Ok(accepted)) => (slot, accepted),
-            (Err(_closed), _) => return,
-            (_, Err(error)) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+        let Some(visitor) = terms.entrance.admit(accepted).await else {
+            continue;
         };
-        let connection = connect(stream, address, acceptor.clone(), handler.clone(), drain.clone());
-        drain.track(async move {
-            connection.await;
-            drop(slot);
-        });
+        let (acceptor, handler) = (acceptor.clone(), handler.clone());
+        drain.track(connect(visitor, acceptor, handler, terms.manners, drain.clone()));
     }
 }
 
+/// Nothing is allocated for a connection that has not sent a byte.
 async fn connect<H: Handler>(
-    stream: TcpStream,
-    address: SocketAddr,
+    mut visitor: Visitor<TcpStream>,
     acceptor: Option<TlsAcceptor>,
     handler: H,
+    manners: Manners,
     drain: Drain,
 ) {
-    if let Err(error) = prepare(&stream) {
+    let address = visitor.ticket().address();
+    if let Err(error) = prepare(visitor.get_ref()) {
         return tracing::debug!(%address, %error, "the connection is gone already");
     }
+    tokio::select! {
+        spoke = visitor.speaks() => if spoke.is_err() { return },
+        () = drain.begun() => return,
+    }
+    Box::pin(serve(visitor, acceptor, handler, manners, drain)).await;
+}
+
+async fn serve<H: Handler>(
+    visitor: Visitor<TcpStream>,
+    acceptor: Option<TlsAcceptor>,
+    handler: H,
+    manners: Manners,
+    drain: Drain,
+) {
+    let ticket = visitor.ticket();
+    let address = ticket.address();
+    let talk = Talk {
+        ticket: ticket.clone(),
+        manners,
+        drain: drain.clone(),
+    };
     let Some(acceptor) = acceptor else {
         let remote = Remote {
             address,
             certificate: None,
         };
-        return speak_http(Mended::new(stream), remote, handler, drain).await;
+        return talk.speak_http(Mended::new(visitor), remote, handler).await;
     };
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
+    // A handshake that takes too long ends with the visitor.
+    let accepted = tokio::select! {
+        accepted = acceptor.accept(visitor) => accepted,
+        () = drain.begun() => return,
+    };
+    match accepted {
+        Ok(stream) => {
             let shown = stream.get_ref().1.peer_certificates();
             let certificate = shown
                 .and_then(|chain| chain.first())
                 .map(|leaf| leaf.clone().into_owned());
-            speak_http(stream, Remote { address, certificate }, handler, drain).await;
+            talk.speak_http(stream, Remote { address, certificate }, handler)
+                .await;
         }
-        // Scanners and probes that only connect are daily life.
-        Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
-        Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
+        Err(error) => ticket.handshake_failed(&error),
     }
 }
 
@@ -205,44 +241,78 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
-async fn speak_http<H: Handler>(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    remote: Remote,
-    handler: H,
+/// What a connection needs besides its stream.
+struct Talk {
+    ticket: Ticket,
+    manners: Manners,
     drain: Drain,
-) {
-    let address = remote.address;
-    let service = service_fn(move |request| {
-        let (handler, remote) = (handler.clone(), remote.clone());
-        async move { Ok::<_, Infallible>(handler.handle(request, remote).await) }
-    });
-    let server = server();
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.begun() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = drain.over() => Ok(()),
+}
+
+impl Talk {
+    async fn speak_http<H: Handler>(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        remote: Remote,
+        handler: H,
+    ) {
+        let Self {
+            ticket,
+            manners,
+            drain,
+        } = self;
+        let address = remote.address;
+        let stream = Greeting::new(stream, ticket.clone());
+        let activity = Activity::default();
+        let requests = activity.clone();
+        let service = service_fn(move |request| {
+            ticket.settle();
+            let busy = requests.begin();
+            let (handler, remote) = (handler.clone(), remote.clone());
+            async move {
+                let response = handler.handle(request, remote).await;
+                Ok::<_, Infallible>(busy.until_answered(response))
             }
+        });
+        let server = server(manners.streams);
+        let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+        let idle = async {
+            match manners.idle_timeout {
+                Some(timeout) => activity.idle(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        let useless = async {
+            tokio::select! {
+                () = drain.begun() => {}
+                () = idle => {}
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = useless => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = drain.over() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "connection ended");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%address, %error, "connection ended");
     }
 }
 
-fn server() -> auto::Builder<TokioExecutor> {
+fn server(streams: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(IDLE_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(u32::MAX)
+        .max_concurrent_streams(streams)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(4 * WINDOW_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES)
@@ -251,3 +321,6 @@ fn server() -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     builder
 }
+
+#[cfg(test)]
+mod tests;

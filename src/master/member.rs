@@ -4,9 +4,8 @@ use std::{net::TcpListener, sync::Arc};
 
 use barque_apiserver::ApiServer;
 use barque_etcd::EtcdServer;
-use barque_replica::{RealHost, Replica, ReplicaConfig, WalConfig};
+use barque_replica::{LEASE_CHECKPOINT_INTERVAL, RealHost, Replica, ReplicaConfig, WalConfig};
 use barque_store::StoreConfig;
-use tokio::sync::Semaphore;
 
 use super::{
     config::Config,
@@ -15,9 +14,8 @@ use super::{
     health::Readiness,
     listener::{Fronts, accept_loop},
     metrics, mount,
+    rooms::Rooms,
 };
-
-const METRICS_CONNECTIONS: usize = 100;
 
 pub struct Member {
     readiness: Arc<Readiness>,
@@ -25,14 +23,17 @@ pub struct Member {
     client: ClientFront,
     api: Option<ApiServer>,
     metrics: MetricsFront,
+    rooms: Rooms,
 }
 
 impl Member {
-    pub fn new(replica: Replica, config: &Config) -> Self {
+    pub fn new(replica: Replica, config: &Config, max_connections: usize) -> Self {
         let readiness = Arc::new(Readiness::new(replica.clone()));
         let etcd = mount::etcd(&replica, config);
         let api = mount::api(&replica, config);
-        let registry = Arc::new(metrics::registry(replica, etcd.metrics().clone(), api.clone()));
+        let rooms = Rooms::new(max_connections);
+        let registry = metrics::registry(replica, etcd.metrics().clone(), api.clone(), rooms.clone());
+        let registry = Arc::new(registry);
         let metrics = MetricsFront::new(readiness.clone(), registry);
         Self {
             client: ClientFront::new(etcd.routes(), metrics.clone()),
@@ -40,36 +41,28 @@ impl Member {
             etcd,
             metrics,
             readiness,
+            rooms,
         }
     }
 
     /// Accepts on all listeners until the returned drain begins.
-    pub fn serve(&self, fronts: Fronts, max_connections: usize) -> Drain {
+    pub fn serve(&self, fronts: Fronts) -> Drain {
         let drain = Drain::default();
-        let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        // Operators and balancers get in when clients have taken all the rest.
-        let metrics_slots = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
+        let rooms = &self.rooms;
         for listener in fronts.client {
-            drain.track(accept_loop(
-                listener,
-                self.client.clone(),
-                slots.clone(),
-                drain.clone(),
-            ));
+            let terms = rooms.client.clone();
+            drain.track(accept_loop(listener, self.client.clone(), terms, drain.clone()));
         }
         if let Some(api) = &self.api {
             let front = ApiFront::new(api.router(), self.readiness.clone());
             for listener in fronts.api {
-                drain.track(accept_loop(listener, front.clone(), slots.clone(), drain.clone()));
+                let terms = rooms.api.clone();
+                drain.track(accept_loop(listener, front.clone(), terms, drain.clone()));
             }
         }
         for listener in fronts.metrics {
-            drain.track(accept_loop(
-                listener,
-                self.metrics.clone(),
-                metrics_slots.clone(),
-                drain.clone(),
-            ));
+            let terms = rooms.metrics.clone();
+            drain.track(accept_loop(listener, self.metrics.clone(), terms, drain.clone()));
         }
         drain
     }
@@ -127,5 +120,6 @@ pub fn replica_config(config: &Config, peer_listeners: Vec<TcpListener>) -> Repl
         max_batch_bytes: config.limits.batch_bytes(),
         request_timeout: config.request_timeout,
         scrub_every: config.scrub_every,
+        lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
     }
 }

@@ -16,11 +16,17 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::rooms::Rooms;
 use crate::http_metrics;
 
-pub fn registry(replica: Replica, etcd: Arc<EtcdMetrics>, api: Option<ApiServer>) -> Registry {
+pub fn registry(replica: Replica, etcd: Arc<EtcdMetrics>, api: Option<ApiServer>, rooms: Rooms) -> Registry {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(MemberMetrics { replica, etcd, api }));
+    registry.register_collector(Box::new(MemberMetrics {
+        replica,
+        etcd,
+        api,
+        rooms,
+    }));
     registry.register_collector(Box::new(http_metrics::ProcessMetrics));
     registry
 }
@@ -29,6 +35,7 @@ struct MemberMetrics {
     replica: Replica,
     etcd: Arc<EtcdMetrics>,
     api: Option<ApiServer>,
+    rooms: Rooms,
 }
 
 impl fmt::Debug for MemberMetrics {
@@ -43,6 +50,7 @@ impl Collector for MemberMetrics {
         let replica = self.replica.metrics();
         self.raft(&mut page, &replica)?;
         self.peers(&mut page)?;
+        self.connections(&mut page, &replica)?;
         disk(&mut page, &replica)?;
         self.keyspace(&mut page)?;
         self.watches(&mut page)?;
@@ -192,6 +200,12 @@ impl MemberMetrics {
         Ok(())
     }
 
+    fn connections(&self, page: &mut Page<'_>, replica: &ReplicaMetrics) -> fmt::Result {
+        let [clients, metrics] = self.rooms.figures();
+        let rooms = [clients, metrics, ("peers", replica.peer_port)];
+        http_metrics::encode_entrances(&mut page.0, &rooms)
+    }
+
     fn keyspace(&self, page: &mut Page<'_>) -> fmt::Result {
         let store = self.replica.store();
         let (head, sizes) = (store.head(), store.sizes());
@@ -228,7 +242,7 @@ impl MemberMetrics {
         page.gauge(
             "etcd_debugging_lease_granted",
             "Leases",
-            store.leases().len() as u64,
+            store.leases().map_or(0, |leases| leases.len() as u64),
         )
     }
 

@@ -1,17 +1,20 @@
 //! `barque master`: one replica of the keyspace, served as the etcd v3 API and as the Kubernetes API.
 
+mod activity;
 mod authority;
 mod compactor;
 mod config;
 mod drain;
 mod flags;
 mod front;
+mod greeting;
 mod health;
 mod listener;
 mod member;
 mod membership;
 mod metrics;
 mod mount;
+mod rooms;
 mod signals;
 mod tokens;
 
@@ -66,13 +69,10 @@ async fn serve(config: Config, max_connections: usize) -> anyhow::Result<()> {
         started = Replica::start(replica_config) => started?,
         () = signals.stop() => return Ok(()),
     };
-    let member = Member::new(replica.clone(), &config);
-    let servers = member.serve(bound.fronts, max_connections);
-    servers.track(compactor::run(
-        replica.clone(),
-        config.compaction,
-        servers.begun_token(),
-    ));
+    let member = Member::new(replica.clone(), &config, max_connections);
+    let servers = member.serve(bound.fronts);
+    let compacting = compactor::run(replica.clone(), config.compaction, servers.begun_token());
+    servers.track(replica.guarded("that compacts the history", compacting));
     tracing::info!(name = config.name, member = %format!("{:x}", replica.status().member_id.0), "serving");
     let outcome = tokio::select! {
         () = signals.stop() => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use barque_entrance::Entrance;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -12,11 +13,21 @@ use prometheus_client::{
 use super::backend::{Backend, Health};
 use crate::http_metrics;
 
-pub fn registry(backends: Arc<[Backend]>) -> Registry {
+pub fn registry(backends: Arc<[Backend]>, entrance: Entrance) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Backends(backends)));
+    registry.register_collector(Box::new(Clients(entrance)));
     registry.register_collector(Box::new(http_metrics::ProcessMetrics));
     registry
+}
+
+#[derive(Debug)]
+struct Clients(Entrance);
+
+impl Collector for Clients {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        http_metrics::encode_entrances(&mut encoder, &[("proxy", self.0.figures())])
+    }
 }
 
 struct Backends(Arc<[Backend]>);

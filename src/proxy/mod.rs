@@ -44,7 +44,7 @@ pub struct Args {
     /// Serve /metrics over plain HTTP here
     #[arg(long, value_name = "HOST:PORT")]
     listen_metrics: Option<String>,
-    /// Connections carried at once; more wait
+    /// Connections carried at once; more are closed
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     max_connections: usize,
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -104,16 +104,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             stop.clone(),
         ));
     }
+    let entrance = relay::entrance(config.max_connections);
     if let Some(listener) = metrics_listener {
-        let registry = Arc::new(metrics::registry(backends.clone()));
+        let registry = Arc::new(metrics::registry(backends.clone(), entrance.clone()));
         tasks.spawn(http_metrics::serve(listener, registry, stop.clone()));
     }
-    tasks.spawn(relay::accept_loop(
-        listener,
-        backends,
-        config.max_connections,
-        stop.clone(),
-    ));
+    tasks.spawn(relay::accept_loop(listener, backends, entrance, stop.clone()));
     tracing::info!(listen = %config.listen, backends = ?config.backends, "balancing");
     tokio::select! {
         _ = terminate.recv() => {}

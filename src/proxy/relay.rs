@@ -1,43 +1,48 @@
 //! Carrying connections: accept, find a backend that takes it, copy both ways until one side ends.
 
 use std::{
-    io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use barque_entrance::{Bounds, Entrance, Visitor};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::backend::{Backend, preference};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// After an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Clients speak first. One that does not gets no connection to a master.
+const PATIENCE: Duration = Duration::from_secs(10);
+const NEWCOMERS: usize = 4096;
+
+/// Its clients are usually on the same machine, so that one address is as good as another.
+pub fn entrance(max_connections: usize) -> Entrance {
+    let newcomers = NEWCOMERS.min(max_connections);
+    let bounds = Bounds {
+        newcomers,
+        newcomers_per_address: newcomers,
+        connections: max_connections,
+        connections_per_address: max_connections,
+        patience: PATIENCE,
+    };
+    Entrance::new("proxy", bounds)
+}
 
 pub async fn accept_loop(
     listener: TcpListener,
     backends: Arc<[Backend]>,
-    max_connections: usize,
+    entrance: Entrance,
     stop: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (client, slot) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+        let Some(client) = entrance.admit(accepted).await else {
+            continue;
         };
         let (backends, stop) = (backends.clone(), stop.clone());
         connections.spawn(async move {
@@ -45,26 +50,19 @@ pub async fn accept_loop(
                 () = stop.cancelled() => {}
                 () = carry(client, &backends) => {}
             }
-            drop(slot);
         });
     }
     connections.close();
     connections.wait().await;
 }
 
-/// A slot is taken first: clients beyond the limit wait in the kernel's queue.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (client, _) = listener.accept().await?;
-    client.set_nodelay(true)?;
-    Ok((client, slot))
-}
-
 /// Nothing of the client's was read before a backend has taken the connection, so the next can be tried.
-async fn carry(mut client: TcpStream, backends: &[Backend]) {
+async fn carry(mut client: Visitor<TcpStream>, backends: &[Backend]) {
+    let spoke = client.speaks().await;
+    if spoke.and_then(|()| client.get_ref().set_nodelay(true)).is_err() {
+        return;
+    }
+    client.ticket().settle();
     for at in preference(backends) {
         let backend = &backends[at];
         let alive = backend.alive();

@@ -2,8 +2,8 @@
 //!
 //! [`Applier`] owns the engine for writing. It carries entries through a [`Machine`], writes what that
 //! gathered, and publishes view, head and events, in this order. Everything that must happen between two
-//! batches is here too: flush, checkpoint, install, steps of physical compaction. It draws no random numbers
-//! and reads no clock: what it does depends on the entries alone.
+//! batches is here too: flush, checkpoint, install, steps of physical compaction and of moving ended rows. It draws
+//! no random numbers and reads no clock: what it does depends on the entries alone.
 
 use std::{path::Path, sync::Arc};
 
@@ -11,11 +11,12 @@ use bytes::Bytes;
 
 use crate::{
     Head, LogPosition, Outcome, Revision, StoreError,
-    apply::Machine,
+    apply::{Bounded, Machine},
     compaction,
     counts::Counts,
     kv::{Batch, Bounds, Engine, Family, View},
-    planted,
+    live::{self, Live},
+    mover, planted,
     state::State,
     state_hash::{Mark, Trail},
     store::{Inner, Published},
@@ -43,6 +44,11 @@ pub struct Applier {
     inner: Arc<Inner>,
     state: State,
     counts: Arc<Counts>,
+    /// Rows of `cur` that a deletion has ended.
+    ended: u64,
+    /// Where the mover goes on.
+    moved_to: Bytes,
+    bounded: Bounded,
     flushed: Option<LogPosition>,
     epoch: u64,
 }
@@ -60,6 +66,7 @@ pub(crate) struct Opened {
     pub view: Arc<dyn View>,
     pub state: State,
     pub counts: Arc<Counts>,
+    pub ended: u64,
 }
 
 impl Opened {
@@ -83,12 +90,18 @@ impl Opened {
     }
 
     fn with_state(engine: Arc<dyn Engine>, view: Arc<dyn View>, state: State) -> Result<Self, StoreError> {
-        let counts = Arc::new(Counts::build(&*view)?);
+        let ended = live::count_ended(&*view)?;
+        let live = Live {
+            view: &*view,
+            any_ended: ended > 0,
+        };
+        let counts = Arc::new(Counts::build(live)?);
         Ok(Self {
             engine,
             view,
             state,
             counts,
+            ended,
         })
     }
 
@@ -101,6 +114,7 @@ impl Opened {
         Published {
             head: Arc::new(head(&self.state, epoch)),
             view: Arc::clone(&self.view),
+            ended: self.ended,
             counts: Arc::clone(&self.counts),
             state_hash: self.state.hash,
             alarms: self.state.alarms.clone(),
@@ -114,6 +128,7 @@ impl Applier {
             engine,
             state,
             counts,
+            ended,
             ..
         } = opened;
         // What was found when it was opened is what had been flushed.
@@ -123,6 +138,9 @@ impl Applier {
             inner,
             state,
             counts,
+            ended,
+            moved_to: Bytes::new(),
+            bounded: Bounded::default(),
             flushed,
             epoch: 0,
         }
@@ -134,35 +152,48 @@ impl Applier {
         self.apply_for(entries, |_| true)
     }
 
-    /// As [`Self::apply`]; outcomes of entries that are not `awaited` lack what their commands read.
+    /// As [`Self::apply`]; outcomes of entries that are not `awaited` lack what their commands read. Entries that write
+    /// much go in several batches, as if they had come in several calls.
     pub fn apply_for(
         &mut self,
         entries: &[Entry],
         awaited: impl Fn(&Entry) -> bool,
     ) -> Result<Vec<Vec<Outcome>>, StoreError> {
-        let applied = self.apply_entries(entries, awaited);
-        applied.inspect_err(|error| self.inner.damage.note(error))
+        let mut outcomes = Vec::with_capacity(entries.len());
+        while outcomes.len() < entries.len() {
+            let applied = self.apply_batch(&entries[outcomes.len()..], &awaited, &mut outcomes);
+            applied.inspect_err(|error| self.inner.damage.note(error))?;
+        }
+        Ok(outcomes)
     }
 
-    fn apply_entries(
+    /// Applies at least one entry.
+    fn apply_batch(
         &mut self,
         entries: &[Entry],
-        awaited: impl Fn(&Entry) -> bool,
-    ) -> Result<Vec<Vec<Outcome>>, StoreError> {
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
+        awaited: &impl Fn(&Entry) -> bool,
+        outcomes: &mut Vec<Vec<Outcome>>,
+    ) -> Result<(), StoreError> {
         let base = self.engine.view();
-        let mut machine = Machine::new(base, Arc::clone(&self.counts), self.state.clone());
-        let mut outcomes = Vec::with_capacity(entries.len());
+        let counts = Arc::clone(&self.counts);
+        let mut machine = Machine::new(base, counts, self.ended, self.state.clone(), self.bounded);
         let mut marks = Vec::with_capacity(entries.len());
         for entry in entries {
             outcomes.push(machine.entry(entry, awaited(entry))?);
             marks.push(Mark::new(entry.position.index, machine.state.hash));
+            if machine.overlay.bytes() >= self.bounded.batch_bytes {
+                break;
+            }
         }
+        self.write(machine, marks)
+    }
+
+    /// Writes what was gathered, and publishes it.
+    fn write(&mut self, machine: Machine, marks: Vec<Mark>) -> Result<(), StoreError> {
         let Machine {
             mut overlay,
             mut counts,
+            ended,
             state,
             changes,
             ..
@@ -175,23 +206,29 @@ impl Applier {
         self.engine.write(overlay.into_batch())?;
         let view = self.engine.view();
         if counts.is_crowded() {
-            Arc::make_mut(&mut counts).rebalance(&*view)?;
+            let live = Live {
+                view: &*view,
+                any_ended: ended > 0,
+            };
+            Arc::make_mut(&mut counts).rebalance(live)?;
         }
         self.state = state;
         self.counts = counts;
+        self.ended = ended;
         self.inner.trail.lock().extend(marks);
         let published = self.published(view);
         let head = Arc::clone(&published.head);
         self.inner
             .hub
             .publish(head, changes, || self.inner.publish(published));
-        Ok(outcomes)
+        Ok(())
     }
 
     fn published(&self, view: Arc<dyn View>) -> Published {
         Published {
             head: Arc::new(head(&self.state, self.epoch)),
             view,
+            ended: self.ended,
             counts: Arc::clone(&self.counts),
             state_hash: self.state.hash,
             alarms: self.state.alarms.clone(),
@@ -268,6 +305,9 @@ impl Applier {
         if planted("snapshot-misses-family") {
             lose_lease_keys(&*staged)?;
         }
+        if planted("row-lost-in-snapshot") {
+            lose_superseded(&*staged)?;
+        }
         let opened = Opened::installed(Arc::clone(&staged)).inspect_err(|_| staged.retire())?;
         // It must outlive an error here: the pointer may name it by then.
         staged.make_current()?;
@@ -280,6 +320,8 @@ impl Applier {
         self.flushed = opened.state.applied;
         self.state = opened.state;
         self.counts = opened.counts;
+        self.ended = opened.ended;
+        self.moved_to = Bytes::new();
         let published = self.published(opened.view);
         let head = Arc::clone(&published.head);
         self.inner.hub.reset(head, || self.inner.publish(published));
@@ -288,13 +330,63 @@ impl Applier {
 
     /// Physically removes some of what compaction made unreachable; `true` while there is more to do.
     pub fn compact_step(&mut self) -> Result<bool, StoreError> {
-        let step = compaction::step(&*self.engine, self.state.compact_revision);
-        let step = step.inspect_err(|error| self.inner.damage.note(error))?;
+        let any_ended = self.ended > 0;
+        let step = compaction::step(&*self.engine, self.state.compact_revision, any_ended);
+        let (step, ended) = step.inspect_err(|error| self.inner.damage.note(error))?;
+        self.no_longer_ended(ended);
         if step == compaction::Step::Finished {
             // An idle store would pin what was removed until the next apply.
             self.inner.publish(self.published(self.engine.view()));
         }
         Ok(step == compaction::Step::More)
+    }
+
+    /// Physically moves some of the rows that deletions have ended; `true` while there is more to do.
+    pub fn move_step(&mut self) -> Result<bool, StoreError> {
+        self.move_some(mover::STEP_ROWS)
+    }
+
+    /// As [`Self::move_step`], of so many rows at most.
+    pub fn move_some(&mut self, rows: usize) -> Result<bool, StoreError> {
+        if self.ended == 0 {
+            return Ok(false);
+        }
+        let step = mover::step(&*self.engine, self.state.compact_revision, &self.moved_to, rows);
+        let step = step.inspect_err(|error| self.inner.damage.note(error))?;
+        if step.moved == 0 && self.moved_to.is_empty() {
+            return Err(StoreError::Corrupt {
+                what: "ended rows",
+                detail: format!("{} are counted, none is there", self.ended),
+            });
+        }
+        // Later deletions may lie before; they are met in the next round.
+        self.moved_to = step.next.unwrap_or_default();
+        self.no_longer_ended(step.moved);
+        if self.ended == 0 {
+            self.inner.publish(self.published(self.engine.view()));
+        }
+        Ok(self.ended > 0)
+    }
+
+    fn no_longer_ended(&mut self, rows: u64) {
+        let left = self.ended.checked_sub(rows);
+        self.ended = left.expect("no more ended rows are moved than there are");
+    }
+
+    /// Whether there is something for [`Self::move_step`].
+    pub fn has_ended_rows(&self) -> bool {
+        self.ended > 0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bound(&mut self, bounded: Bounded) {
+        self.bounded = bounded;
+    }
+
+    /// How many bytes of deleted rows one apply moves itself instead of leaving them to [`Self::move_step`]; reads,
+    /// events and hashes are the same whatever it is.
+    pub fn move_at_once(&mut self, bytes: usize) {
+        self.bounded.move_at_once = bytes;
     }
 }
 
@@ -308,6 +400,16 @@ fn head(state: &State, epoch: u64) -> Head {
 }
 
 /// See `snapshot-misses-family` among the planted bugs.
+/// Planted: the newest superseded version of the last key that has one.
+fn lose_superseded(engine: &dyn Engine) -> Result<(), StoreError> {
+    let last = engine.view().floor(Family::Hist, &[], &[0xff; 8])?;
+    let mut batch = Batch::default();
+    last.into_iter()
+        .for_each(|(key, _)| batch.delete(Family::Hist, key));
+    engine.write(batch)?;
+    engine.flush()
+}
+
 fn lose_lease_keys(engine: &dyn Engine) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     let view = engine.view();

@@ -77,6 +77,11 @@ impl<'a> Record<'a> {
     pub fn terms(&self) -> Result<Vec<IndexTerm>, StoreError> {
         decode_terms(self.terms)
     }
+
+    /// See [`decode_terms`].
+    pub fn encoded_terms(&self) -> &'a [u8] {
+        self.terms
+    }
 }
 
 /// A record and its key as the model's noun; `row` is shared, not copied.
@@ -271,7 +276,7 @@ pub fn each_term<'a>(
     Ok(())
 }
 
-fn decode_terms(bytes: &[u8]) -> Result<Vec<IndexTerm>, StoreError> {
+pub fn decode_terms(bytes: &[u8]) -> Result<Vec<IndexTerm>, StoreError> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }

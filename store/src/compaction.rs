@@ -1,7 +1,8 @@
 //! Physical compaction: removing, in the background and bounded per step, what no read may ask for any more.
 //!
 //! It walks `log` up to the compact revision C. The change that ended a version at or before C takes that
-//! version's `hist` and `log` rows with it; a tombstone before C goes itself. What happened *at* C stays
+//! version's `hist` and `log` rows with it, or its row in `cur` when that was not moved yet; a tombstone before C goes
+//! itself. What happened *at* C stays
 //! readable as history, so rows at C are walked again under a later C'. Reads never differ by how far this
 //! has come, and the state hash does not cover it.
 
@@ -12,6 +13,7 @@ use crate::{
     codec::{LogOp, LogRow},
     keys::{self, VERSION_LEN, Version},
     kv::{Batch, Bounds, Engine, Family, View},
+    live::Live,
     planted,
     state::COMPACT_CURSOR,
 };
@@ -76,50 +78,71 @@ pub enum Step {
     Finished,
 }
 
-/// Removes some.
-pub fn step(engine: &dyn Engine, compact_revision: i64) -> Result<Step, StoreError> {
+/// Removes some; returns also how many ended rows went from `cur` with it.
+pub fn step(engine: &dyn Engine, compact_revision: i64, any_ended: bool) -> Result<(Step, u64), StoreError> {
     if compact_revision == 0 {
-        return Ok(Step::Idle);
+        return Ok((Step::Idle, 0));
     }
     let compact_revision = compact_revision + i64::from(planted("compaction-drops-visible"));
     let view = engine.view();
     let mut progress = Progress::load(&*view, compact_revision)?;
     if progress.is_done() {
-        return Ok(Step::Idle);
+        return Ok((Step::Idle, 0));
     }
+    let live = Live {
+        view: &*view,
+        any_ended,
+    };
     let mut batch = Batch::default();
-    progress.next = walk(&*view, progress, &mut batch)?;
+    let ended;
+    (progress.next, ended) = walk(live, progress, &mut batch)?;
     batch.put(
         Family::Meta,
         Bytes::from_static(COMPACT_CURSOR),
         progress.encode(),
     );
     engine.write(batch)?;
-    Ok(if progress.is_done() {
+    let step = if progress.is_done() {
         Step::Finished
     } else {
         Step::More
-    })
+    };
+    Ok((step, ended))
 }
 
-/// Gathers deletions from `progress.next` on; returns where to go on.
-fn walk(view: &dyn View, progress: Progress, batch: &mut Batch) -> Result<Version, StoreError> {
+/// Gathers deletions from `progress.next` on; returns where to go on, and the ended rows among them.
+fn walk(live: Live<'_>, progress: Progress, batch: &mut Batch) -> Result<(Version, u64), StoreError> {
     let last = Version::last_of(progress.target);
     let (from, to) = (progress.next.to_bytes(), last.to_bytes());
-    let mut log = view.cursor(Family::Log, Bounds::new(&from, Some(&to)))?;
+    let mut log = live.view.cursor(Family::Log, Bounds::new(&from, Some(&to)))?;
+    let mut ended = 0;
     for _ in 0..STEP_CHANGES {
         let Some((row, value)) = log.row() else {
-            return Ok(last);
+            return Ok((last, ended));
         };
-        judge(
-            keys::split_log(row)?,
-            &LogRow::decode(value)?,
-            progress.target,
-            batch,
-        );
+        let (at, change) = (keys::split_log(row)?, LogRow::decode(value)?);
+        judge(at, &change, progress.target, batch);
+        if is_ended_row_left(live, at, &change, progress.target)? {
+            let key = Bytes::copy_from_slice(change.key);
+            batch.delete(Family::Cur, key.clone());
+            batch.delete(Family::Ended, key);
+            ended += 1;
+        }
         log.advance()?;
     }
-    log.row().map_or(Ok(last), |(row, _)| keys::split_log(row))
+    let next = log.row().map_or(Ok(last), |(row, _)| keys::split_log(row))?;
+    Ok((next, ended))
+}
+
+/// Whether the version that this deletion ended, and nobody may ask for, still lies in `cur`.
+fn is_ended_row_left(
+    live: Live<'_>,
+    at: Version,
+    change: &LogRow<'_>,
+    compact_revision: i64,
+) -> Result<bool, StoreError> {
+    let gone = change.prev.is_some_and(|prev| prev.main < compact_revision);
+    Ok(gone && change.op == LogOp::Delete && live.end_of(change.key)? == Some(at))
 }
 
 fn judge(at: Version, change: &LogRow<'_>, compact_revision: i64, batch: &mut Batch) {

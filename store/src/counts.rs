@@ -1,17 +1,14 @@
 //! How many live keys lie in a range, without walking it: order statistics over fences.
 //!
 //! [`Counts`] cuts the live keys into blocks of a few dozen; a count adds whole blocks up and walks keys only
-//! in the two blocks at the range's ends. It is derived: built by a scan of `cur`'s keys when a state is
+//! in the two blocks at the range's ends. It is derived: built by a scan of the live keys when a state is
 //! opened, kept by apply, shared copy-on-write with readers. It never looks at values.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::{
-    KeyRange, StoreError,
-    kv::{Bounds, Family, View},
-};
+use crate::{KeyRange, StoreError, kv::Bounds, live::Live};
 
 /// Keys per block when blocks are made.
 const BLOCK_KEYS: u64 = 64;
@@ -66,9 +63,9 @@ impl Counts {
         }])
     }
 
-    /// Walks every live key of `view` once.
-    pub fn build(view: &dyn View) -> Result<Self, StoreError> {
-        Ok(Self::from_blocks(cut(view, Bytes::new(), None)?))
+    /// Walks every live key once.
+    pub fn build(live: Live<'_>) -> Result<Self, StoreError> {
+        Ok(Self::from_blocks(cut(live, Bytes::new(), None)?))
     }
 
     fn from_blocks(blocks: Vec<Block>) -> Self {
@@ -123,8 +120,8 @@ impl Counts {
         }
     }
 
-    /// Splits what has grown too large; `view` shows exactly the keys counted.
-    pub fn rebalance(&mut self, view: &dyn View) -> Result<(), StoreError> {
+    /// Splits what has grown too large; `live` shows exactly the keys counted.
+    pub fn rebalance(&mut self, live: Live<'_>) -> Result<(), StoreError> {
         for fence in std::mem::take(&mut self.crowded) {
             let place = self.locate(&fence);
             let block = &self.chunks[place.chunk].blocks[place.block];
@@ -132,7 +129,7 @@ impl Counts {
                 continue;
             }
             let counted = block.live;
-            let blocks = cut(view, fence, self.fence_after(place))?;
+            let blocks = cut(live, fence, self.fence_after(place))?;
             let walked = blocks.iter().map(|block| block.live).sum::<u64>();
             assert_eq!(counted, walked, "the count of live keys differs from the keys");
             self.replace(place, blocks);
@@ -153,8 +150,8 @@ impl Counts {
         }
     }
 
-    /// Live keys in `range`; `view` shows exactly the keys counted.
-    pub fn count(&self, view: &dyn View, range: &KeyRange) -> Result<u64, StoreError> {
+    /// Live keys in `range`; `live` shows exactly the keys counted.
+    pub fn count(&self, live: Live<'_>, range: &KeyRange) -> Result<u64, StoreError> {
         let start = range.start.as_ref();
         let end = range.end.as_deref();
         if end.is_some_and(|end| end <= start) {
@@ -163,14 +160,14 @@ impl Counts {
         let first = self.locate(start);
         let last = end.map(|end| self.locate(end));
         if last == Some(first) {
-            return walk(view, start, end);
+            return walk(live, start, end);
         }
         let head = match self.block(first) {
             block if block.fence == start => block.live,
-            _ => walk(view, start, self.fence_after(first).as_deref())?,
+            _ => walk(live, start, self.fence_after(first).as_deref())?,
         };
         let tail = match last {
-            Some(last) => walk(view, &self.block(last).fence, end)?,
+            Some(last) => walk(live, &self.block(last).fence, end)?,
             None => 0,
         };
         Ok(head + self.between(first, last) + tail)
@@ -219,8 +216,8 @@ impl Counts {
 }
 
 /// Cuts the live keys from `fence` up to `end` into blocks; at least one.
-fn cut(view: &dyn View, fence: Bytes, end: Option<Bytes>) -> Result<Vec<Block>, StoreError> {
-    let mut cursor = view.cursor(Family::Cur, Bounds::new(&fence, end.as_deref()))?;
+fn cut(live: Live<'_>, fence: Bytes, end: Option<Bytes>) -> Result<Vec<Block>, StoreError> {
+    let mut cursor = live.cursor(Bounds::new(&fence, end.as_deref()))?;
     let mut blocks = Vec::new();
     let mut block = Block {
         fence: fence.clone(),
@@ -241,8 +238,8 @@ fn cut(view: &dyn View, fence: Bytes, end: Option<Bytes>) -> Result<Vec<Block>, 
     Ok(blocks)
 }
 
-fn walk(view: &dyn View, start: &[u8], end: Option<&[u8]>) -> Result<u64, StoreError> {
-    let mut cursor = view.cursor(Family::Cur, Bounds::new(start, end))?;
+fn walk(live: Live<'_>, start: &[u8], end: Option<&[u8]>) -> Result<u64, StoreError> {
+    let mut cursor = live.cursor(Bounds::new(start, end))?;
     let mut keys = 0;
     while cursor.row().is_some() {
         keys += 1;
@@ -256,7 +253,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kv::{Batch, Engine, memory::MemoryEngine};
+    use crate::kv::{Batch, Engine, Family, memory::MemoryEngine};
 
     fn key(number: u16) -> Bytes {
         Bytes::copy_from_slice(&number.to_be_bytes())
@@ -285,13 +282,14 @@ mod tests {
                 }
                 engine.write(batch).unwrap();
                 let view = engine.view();
-                counts.rebalance(&*view).unwrap();
-                let built = Counts::build(&*view).unwrap();
+                let live = Live { view: &*view, any_ended: false };
+                counts.rebalance(live).unwrap();
+                let built = Counts::build(live).unwrap();
                 for (from, to) in &ranges {
                     let range = KeyRange { start: key(*from), end: to.map(key) };
                     let expected = keys.iter().filter(|k| *k >= from && to.is_none_or(|to| **k < to)).count();
-                    prop_assert_eq!(counts.count(&*view, &range).unwrap(), expected as u64);
-                    prop_assert_eq!(built.count(&*view, &range).unwrap(), expected as u64);
+                    prop_assert_eq!(counts.count(live, &range).unwrap(), expected as u64);
+                    prop_assert_eq!(built.count(live, &range).unwrap(), expected as u64);
                 }
                 prop_assert_eq!(counts.live(), keys.len() as u64);
                 let crowded = |chunk: &Arc<Chunk>| chunk.blocks.iter().any(|block| block.live > CROWDED_KEYS);

@@ -22,6 +22,12 @@ pub enum CommandError {
     Corrupt,
     #[error("the command was proposed in another term")]
     FencedOut,
+    #[error("too many keys to delete in one request: delete the range in parts")]
+    TooManyKeys,
+    #[error(
+        "the previous values are too large for one response: delete the range in parts, or without prev_kv"
+    )]
+    PrevTooLarge,
 }
 
 /// A read that cannot be answered at the revision asked for, or at all.

@@ -47,6 +47,13 @@ pub struct KeyValue {
     pub splice_offset: u32,
 }
 
+impl KeyValue {
+    /// Bytes of key and value.
+    pub(crate) fn size(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+}
+
 /// A half-open range of keys, spelled as etcd spells it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyRange {
@@ -56,6 +63,11 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
+    pub const EVERYTHING: KeyRange = KeyRange {
+        start: Bytes::new(),
+        end: None,
+    };
+
     /// etcd's rule: an empty `range_end` is the one key, `"\0"` every key from `key` on.
     pub fn from_etcd(key: Bytes, range_end: Bytes) -> Self {
         if range_end.is_empty() {

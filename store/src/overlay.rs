@@ -1,7 +1,8 @@
 //! What an apply has written so far, merged over the view that it started from.
 //!
 //! [`Overlay`] is itself a [`View`], so apply reads through the same code as readers do: a command sees the
-//! ones before it, a txn its own puts and deletes. A command that fails is undone by [`Overlay::undo`].
+//! ones before it, a txn its own puts and deletes. A command that may still be refused after it has written says so
+//! ([`Overlay::remember`]) and is undone by [`Overlay::undo`]; others are spared the memory.
 //! It writes nothing to the engine; [`Overlay::into_batch`] hands everything over at the end.
 
 use std::{
@@ -21,10 +22,17 @@ use crate::{
 /// `None` marks a deletion.
 type Written = BTreeMap<Bytes, Option<Bytes>>;
 
+/// What a row costs in memory beside its bytes, roughly.
+const ROW_BYTES: usize = 200;
+
 pub struct Overlay {
     base: Arc<dyn View>,
     written: [Written; Family::ALL.len()],
     undo: Vec<Undo>,
+    remembers: bool,
+    /// Something was written that is neither kept yet nor remembered.
+    is_final: bool,
+    bytes: usize,
 }
 
 struct Undo {
@@ -40,7 +48,15 @@ impl Overlay {
             base,
             written: Default::default(),
             undo: Vec::new(),
+            remembers: false,
+            is_final: false,
+            bytes: 0,
         }
+    }
+
+    /// What was written, roughly and with what was overwritten since.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn put(&mut self, family: Family, key: Bytes, value: Bytes) {
@@ -52,17 +68,38 @@ impl Overlay {
     }
 
     fn write(&mut self, family: Family, key: Bytes, value: Option<Bytes>) {
+        self.bytes += ROW_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len);
+        if !self.remembers {
+            self.is_final = true;
+            self.written[family.index()].insert(key, value);
+            return;
+        }
         let before = self.written[family.index()].insert(key.clone(), value);
         self.undo.push(Undo { family, key, before });
+    }
+
+    /// From here to the next [`Self::keep`] or [`Self::undo`] whatever is written can be undone.
+    pub fn remember(&mut self) {
+        self.remembers = true;
     }
 
     /// Nothing written so far can be undone any more.
     pub fn keep(&mut self) {
         self.undo.clear();
+        self.remembers = false;
+        self.is_final = false;
     }
 
     /// Forgets everything written since the last [`Self::keep`].
+    ///
+    /// # Panics
+    /// When something was written before [`Self::remember`]: it would stay, and members would differ.
     pub fn undo(&mut self) {
+        assert!(
+            !self.is_final,
+            "a refused command had written what cannot be undone"
+        );
+        self.remembers = false;
         while let Some(undo) = self.undo.pop() {
             let written = &mut self.written[undo.family.index()];
             match undo.before {
@@ -264,6 +301,7 @@ mod tests {
                 };
             }
             overlay.keep();
+            overlay.remember();
             for (key, value) in &undone {
                 overlay.write(Family::Cur, byte(*key), value.map(byte));
             }

@@ -9,8 +9,11 @@ use barque_proto::command::Range;
 use bytes::Bytes;
 
 use crate::{
-    Head, IndexTerm, KeyRange, KeyValue, LeaseId, ReadError, Revision, StoreError, codec, damage::Damage,
-    read::Keyspace, store::Published, watch::Changes,
+    Head, IndexTerm, KeyRange, KeyValue, LeaseId, ReadError, Revision, StoreError, codec,
+    damage::Damage,
+    read::Keyspace,
+    store::Published,
+    watch::{Changes, Event, Place},
 };
 
 /// A consistent view of the keyspace at one head. Holding it pins old files on disk: keep it short.
@@ -61,7 +64,7 @@ impl Reader {
     }
 
     /// The answer; what it says of damage is noted on the way.
-    fn noting<T>(&self, answer: Result<T, ReadError>) -> Result<T, ReadError> {
+    pub(crate) fn noting<T>(&self, answer: Result<T, ReadError>) -> Result<T, ReadError> {
         if let Err(ReadError::Store(error)) = &answer {
             self.damage.note(error);
         }
@@ -76,6 +79,7 @@ impl Reader {
         let head = &self.published.head;
         Keyspace {
             view: &*self.published.view,
+            any_ended: self.published.ended > 0,
             counts: &self.published.counts,
             revision: head.revision.0,
             committed: head.revision.0,
@@ -138,15 +142,22 @@ impl Reader {
         self.noting(self.keyspace().hash_kv(revision))
     }
 
-    /// The events of `range` in main revisions `from..`, whole revisions only, oldest first, stopping after
-    /// about `max_bytes` or a bounded number of changes looked at (then there may be no event at all); with the
-    /// first revision that was not looked at.
+    /// The events of `range` from a revision (or a place inside of one) on, oldest first, stopping after about
+    /// `max_bytes` or a bounded number of changes looked at (then there may be no event at all); with the place where to
+    /// go on. Revisions are whole, but for one that is too large by itself: that is read in parts.
     pub fn history(
         &self,
         range: &KeyRange,
-        from: Revision,
+        from: impl Into<Place>,
         max_bytes: usize,
-    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
-        self.noting(self.keyspace().history(range, from, max_bytes))
+    ) -> Result<(Vec<Arc<Changes>>, Place), ReadError> {
+        self.noting(self.keyspace().history(range, from.into(), false, max_bytes))
+    }
+
+    /// The versions before `events`, of those that were left in the store; `None` for one that is compacted by now,
+    /// and where there is nothing to read.
+    pub fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
+        let previous = self.keyspace().previous(events);
+        previous.inspect_err(|error| self.damage.note(error))
     }
 }

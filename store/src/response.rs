@@ -19,6 +19,8 @@ pub enum Response {
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke {
         revision: Revision,
+        /// Whether the lease is gone; if not, it has more keys than one command deletes, and is to be revoked again.
+        complete: bool,
     },
     LeaseCheckpoint {
         revision: Revision,

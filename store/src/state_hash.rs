@@ -79,6 +79,7 @@ pub enum Effect {
 }
 
 /// The effects of one entry so far.
+#[derive(Clone)]
 pub struct EntryHash {
     before: StateHash,
     digest: Option<Sha256>,

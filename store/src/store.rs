@@ -14,14 +14,14 @@ use barque_proto::command::alarm::Kind;
 use parking_lot::Mutex;
 
 use crate::{
-    Applier, KeyRange, LeaseId, LogPosition, ReadError, Reader, Revision, StoreError,
+    Applier, KeyRange, KeyValue, LeaseId, LogPosition, ReadError, Reader, Revision, StoreError,
     applier::Opened,
     counts::Counts,
     damage::Damage,
     kv::{Engine, OnProgress, View, rocks},
     state::{Alarm, AlarmKind},
     state_hash::{Mark, StateHash, Trail},
-    watch::{Changes, HistorySource, Hub},
+    watch::{Changes, Event, HistorySource, Hub, Place},
 };
 
 #[derive(Debug, Clone)]
@@ -74,6 +74,8 @@ pub(crate) struct Inner {
 pub(crate) struct Published {
     pub head: Arc<Head>,
     pub view: Arc<dyn View>,
+    /// Rows of `cur` in `view` that a deletion has ended.
+    pub ended: u64,
     pub counts: Arc<Counts>,
     pub state_hash: StateHash,
     pub alarms: BTreeSet<Alarm>,
@@ -96,10 +98,17 @@ impl HistorySource for PublishedHistory {
     fn history(
         &self,
         range: &KeyRange,
-        from: Revision,
+        from: Place,
+        prev_kv: bool,
         max_bytes: usize,
-    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
-        Reader::new(self.0.load_full(), Arc::clone(&self.1)).history(range, from, max_bytes)
+    ) -> Result<(Vec<Arc<Changes>>, Place), ReadError> {
+        let reader = Reader::new(self.0.load_full(), Arc::clone(&self.1));
+        let read = reader.keyspace().history(range, from, prev_kv, max_bytes);
+        reader.noting(read)
+    }
+
+    fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
+        Reader::new(self.0.load_full(), Arc::clone(&self.1)).previous(events)
     }
 }
 
@@ -143,6 +152,11 @@ impl Store {
         Reader::new(self.inner.published.load_full(), Arc::clone(&self.inner.damage))
     }
 
+    /// The rows below the keyspace, as published: to compare members by. It pins old files on disk.
+    pub fn rows(&self) -> Arc<dyn View> {
+        Arc::clone(&self.inner.published.load().view)
+    }
+
     pub fn hub(&self) -> &Hub {
         &self.inner.hub
     }
@@ -183,10 +197,8 @@ impl Store {
     ///
     /// # Panics
     /// When the storage engine cannot read them: the member cannot go on. [`Reader::leases`] returns the error.
-    pub fn leases(&self) -> Vec<(LeaseId, i64, i64)> {
-        self.reader()
-            .leases()
-            .expect("the leases of an open store can be read")
+    pub fn leases(&self) -> Result<Vec<(LeaseId, i64, i64)>, ReadError> {
+        self.reader().leases()
     }
 
     /// The alarms that are active, by member.

@@ -35,16 +35,18 @@ pub fn delete(key: &str) -> Command {
     }
 }
 
-pub fn apply(applier: &mut Applier, index: u64, commands: Vec<Command>) -> Vec<Outcome> {
+pub fn entry(index: u64, commands: Vec<Command>) -> Entry {
     let body = CommandBatch {
         commands,
         ..CommandBatch::default()
     }
     .encode_to_vec();
-    let position = LogPosition { term: 1, index };
-    let entry = Entry {
-        position,
+    Entry {
+        position: LogPosition { term: 1, index },
         body: EntryBody::Commands(body.into()),
-    };
-    applier.apply(&[entry]).unwrap().remove(0)
+    }
+}
+
+pub fn apply(applier: &mut Applier, index: u64, commands: Vec<Command>) -> Vec<Outcome> {
+    applier.apply(&[entry(index, commands)]).unwrap().remove(0)
 }

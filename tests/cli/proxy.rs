@@ -19,6 +19,10 @@ struct Proxy {
 
 impl Proxy {
     fn start(backends: &[SocketAddr]) -> Proxy {
+        Self::start_with(backends, &[])
+    }
+
+    fn start_with(backends: &[SocketAddr], args: &[&str]) -> Proxy {
         let (address, metrics) = (free_address(), free_address());
         let mut command = Command::new(env!("CARGO_BIN_EXE_barque"));
         command.args(["proxy", "--log-level", "error", "--listen", &address.to_string()]);
@@ -26,7 +30,7 @@ impl Proxy {
         for backend in backends {
             command.args(["--backend", &backend.to_string()]);
         }
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let child = command.args(args).stdin(Stdio::null()).spawn().unwrap();
         let proxy = Proxy {
             child,
             address,
@@ -117,6 +121,7 @@ fn a_dead_backend_is_passed_over_within_the_same_connection() {
 fn without_a_backend_the_connection_is_closed() {
     let proxy = Proxy::start(&[free_address()]);
     let mut stream = proxy.connect();
+    stream.write_all(b"who?").unwrap();
     let mut nothing = [0; 1];
     match stream.read(&mut nothing) {
         Ok(read) => assert_eq!(read, 0),
@@ -147,6 +152,17 @@ fn connections_to_a_backend_that_dies_are_closed() {
         0,
         "the balancer ends what the backend does not"
     );
+}
+
+#[test]
+fn clients_that_say_nothing_keep_nobody_out() {
+    let alive = backend("alive");
+    let proxy = Proxy::start_with(&[alive], &["--max-connections", "4"]);
+    let silent: Vec<TcpStream> = (0..20).map(|_| proxy.connect()).collect();
+    assert_eq!(proxy.ask(), "alive:who?");
+    let displaced = "barque_connections_closed_total{listener=\"proxy\",reason=\"displaced\"}";
+    assert!(proxy.metric(displaced).unwrap().parse::<u64>().unwrap() >= 16);
+    drop(silent);
 }
 
 #[test]

@@ -17,6 +17,9 @@ pub enum Error {
     TooManyOps,
     /// etcd has no such limit; the log has.
     TxnTooDeep,
+    /// etcd has none of these two limits; memory has.
+    TooManyKeys,
+    PrevTooLarge,
     DuplicateKey,
     InvalidSortOption,
     InvalidCompare,
@@ -73,13 +76,14 @@ impl Error {
             | Self::LeaseProvided
             | Self::TooManyOps
             | Self::TxnTooDeep
+            | Self::TooManyKeys
             | Self::DuplicateKey
             | Self::InvalidSortOption
             | Self::InvalidCompare
             | Self::RequestTooLarge
             | Self::BadMemberUrls => Code::InvalidArgument,
             Self::Compacted | Self::FutureRevision | Self::LeaseTtlTooLarge => Code::OutOfRange,
-            Self::NoSpace | Self::TooManyRequests => Code::ResourceExhausted,
+            Self::NoSpace | Self::TooManyRequests | Self::PrevTooLarge => Code::ResourceExhausted,
             Self::LeaseNotFound | Self::MemberNotFound | Self::UnknownService => Code::NotFound,
             Self::LeaseExists
             | Self::PeerUrlExists
@@ -111,6 +115,10 @@ impl Error {
             Self::ValueProvided => "value is provided",
             Self::LeaseProvided => "lease is provided",
             Self::TooManyOps => "too many operations in txn request",
+            Self::TooManyKeys => "too many keys to delete in one request: delete the range in parts",
+            Self::PrevTooLarge => {
+                "previous values too large for one response: delete the range in parts, or without prev_kv"
+            }
             Self::DuplicateKey => "duplicate key given in txn request",
             Self::InvalidSortOption => "invalid sort option",
             Self::InvalidCompare => "invalid compare",
@@ -176,6 +184,8 @@ impl From<CommandError> for Error {
             CommandError::NoSpace => Self::NoSpace,
             CommandError::Corrupt => Self::Corrupt,
             CommandError::FencedOut => Self::LeaderChanged,
+            CommandError::TooManyKeys => Self::TooManyKeys,
+            CommandError::PrevTooLarge => Self::PrevTooLarge,
         }
     }
 }
@@ -289,6 +299,16 @@ mod tests {
             CommandError::NoSpace,
             Code::ResourceExhausted,
             "etcdserver: mvcc: database space exceeded",
+        );
+        check(
+            CommandError::TooManyKeys,
+            Code::InvalidArgument,
+            "etcdserver: too many keys to delete in one request: delete the range in parts",
+        );
+        check(
+            CommandError::PrevTooLarge,
+            Code::ResourceExhausted,
+            "etcdserver: previous values too large for one response: delete the range in parts, or without prev_kv",
         );
         check(
             CommandError::LeaseNotFound,

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::{
     sync::watch,
-    task::JoinHandle,
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,12 +23,12 @@ pub(crate) struct Quorum {
     pub losses: u64,
 }
 
-/// Asks by `probe`, which says whether the cluster answered, until `stopping`.
-pub(crate) fn spawn<F>(
+/// What is known, and the task that asks by `probe`, which says whether the cluster answered, until `stopping`.
+pub(crate) fn monitor<F>(
     probe: impl Fn() -> F + Send + 'static,
     election_timeout: Duration,
     stopping: CancellationToken,
-) -> (watch::Receiver<Quorum>, JoinHandle<()>)
+) -> (watch::Receiver<Quorum>, impl Future<Output = ()> + Send + 'static)
 where
     F: Future<Output = bool> + Send,
 {
@@ -37,12 +36,12 @@ where
         answers: true,
         losses: 0,
     });
-    let task = tokio::spawn(async move {
+    let task = async move {
         tokio::select! {
             () = stopping.cancelled() => {}
             () = follow(probe, election_timeout, published) => {}
         }
-    });
+    };
     (receiver, task)
 }
 
@@ -76,7 +75,21 @@ mod tests {
         atomic::{AtomicBool, Ordering::SeqCst},
     };
 
+    use tokio::task::JoinHandle;
+
     use super::*;
+
+    fn spawn<F: Future<Output = bool> + Send>(
+        probe: impl Fn() -> F + Send + 'static,
+        election_timeout: Duration,
+        stopping: CancellationToken,
+    ) -> (watch::Receiver<Quorum>, JoinHandle<()>)
+    where
+        F: 'static,
+    {
+        let (quorum, task) = monitor(probe, election_timeout, stopping);
+        (quorum, tokio::spawn(task))
+    }
 
     #[tokio::test]
     async fn a_cluster_that_stays_silent_is_noticed_once_and_its_return_too() {

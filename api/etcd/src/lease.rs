@@ -48,12 +48,18 @@ impl Shared {
     async fn lease_revoke(&self, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse, Error> {
         self.refuse_on_learner()?;
         self.may_revoke(LeaseId(request.id))?;
-        let op = Op::LeaseRevoke(command::LeaseRevoke { id: request.id });
-        match self.replica.propose(translate::command(op)).await? {
-            Response::LeaseRevoke { revision } => Ok(LeaseRevokeResponse {
-                header: Some(self.header(revision)),
-            }),
-            other => translate::unexpected("a lease revocation", &other),
+        loop {
+            let op = Op::LeaseRevoke(command::LeaseRevoke { id: request.id });
+            match self.replica.propose(translate::command(op)).await? {
+                // It had more keys than one command deletes.
+                Response::LeaseRevoke { complete: false, .. } => {}
+                Response::LeaseRevoke { revision, .. } => {
+                    return Ok(LeaseRevokeResponse {
+                        header: Some(self.header(revision)),
+                    });
+                }
+                other => translate::unexpected("a lease revocation", &other),
+            }
         }
     }
 
@@ -103,7 +109,7 @@ impl Shared {
     async fn lease_leases(&self, _: LeaseLeasesRequest) -> Result<LeaseLeasesResponse, Error> {
         self.refuse_on_learner()?;
         self.barrier().await?;
-        let leases = self.replica.store().leases();
+        let leases = self.replica.store().leases()?;
         Ok(LeaseLeasesResponse {
             header: Some(self.current_header()),
             leases: leases

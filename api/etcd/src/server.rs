@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,10 @@ use crate::{
 pub const ETCD_VERSION: &str = "3.6.8";
 /// The cluster's version: the lowest of the members', as etcd reports it beside the server's.
 pub const ETCD_CLUSTER_VERSION: &str = "3.6.0";
+
+/// Watch responses of any size that may be under way at once. Each holds one revision, for a watcher that did not ask for
+/// fragments; further ones wait.
+const LARGE_RESPONSES: usize = 2;
 
 /// The etcd v3 API of one member; cheap to clone.
 #[derive(Clone)]
@@ -56,6 +60,8 @@ pub(crate) struct Shared {
     /// own, so that ranges do not starve them.
     pub large_reads: Arc<Semaphore>,
     pub catch_ups: Arc<Semaphore>,
+    /// Watch responses without a bound on their size that are put together or sent.
+    pub large_responses: Arc<Semaphore>,
     /// One at a time.
     pub defragmenting: Arc<Semaphore>,
     /// Known to be a voter; see `refuse_on_learner`.
@@ -71,10 +77,12 @@ impl EtcdServer {
         let leadership = replica.leadership();
         let stopping = CancellationToken::new();
         let (quorum, monitor) =
-            leaderless::spawn(asking(replica.clone()), config.election_timeout, stopping.clone());
+            leaderless::monitor(asking(replica.clone()), config.election_timeout, stopping.clone());
+        let monitor = tokio::spawn(replica.guarded("that asks for the quorum", monitor));
         let shared = Shared {
             large_reads: Arc::new(Semaphore::new(config.large_reads.max(1))),
             catch_ups: Arc::new(Semaphore::new(config.catch_ups.max(1))),
+            large_responses: Arc::new(Semaphore::new(LARGE_RESPONSES)),
             defragmenting: Arc::new(Semaphore::new(1)),
             replica,
             config,
@@ -169,6 +177,12 @@ impl Shared {
             true => Ok(()),
             false => Ok(self.replica.read_barrier().await?),
         }
+    }
+
+    /// Waits for a place among the watch responses that may become large.
+    pub async fn room_for_large_responses(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let place = Arc::clone(&self.large_responses).acquire_owned().await;
+        place.map_err(|_| Error::Stopped)
     }
 
     /// Runs a read that may take long where it delays nobody, within the budget for such reads.

@@ -25,11 +25,14 @@ use tonic::{Code, Streaming, transport::Channel};
 
 use crate::{EtcdConfig, EtcdServer};
 
+mod watches;
+
 /// One member, its services, and a connection to them.
 struct Member {
     replica: Replica,
     server: EtcdServer,
     channel: Channel,
+    address: String,
     serving: JoinHandle<()>,
     _dir: TempDir,
 }
@@ -67,6 +70,7 @@ impl Member {
             max_batch_bytes: 4 << 20,
             request_timeout: Duration::from_secs(10),
             scrub_every: Duration::ZERO,
+            lease_checkpoint_interval: barque_replica::LEASE_CHECKPOINT_INTERVAL,
         });
         let replica = replica.await.unwrap();
         replica.leadership().wait_for(|now| now.is_self).await.unwrap();
@@ -81,7 +85,8 @@ impl Member {
                 .await
                 .unwrap();
         });
-        let channel = Channel::from_shared(format!("http://{address}"))
+        let address = format!("http://{address}");
+        let channel = Channel::from_shared(address.clone())
             .unwrap()
             .connect()
             .await
@@ -90,6 +95,7 @@ impl Member {
             replica,
             server,
             channel,
+            address,
             serving,
             _dir: dir,
         }
@@ -112,8 +118,13 @@ impl Member {
     }
 
     async fn watch(&self) -> Watching {
+        self.watch_over(self.channel.clone()).await
+    }
+
+    async fn watch_over(&self, channel: Channel) -> Watching {
         let (requests, outgoing) = mpsc::channel(16);
-        let responses = WatchClient::new(self.channel.clone())
+        let responses = WatchClient::new(channel)
+            .max_decoding_message_size(usize::MAX)
             .watch(ReceiverStream::new(outgoing))
             .await
             .unwrap();

@@ -98,7 +98,10 @@ impl ApiServer {
             }
         }
         self.server.owns_prefix.store(true, Ordering::Release);
-        self.tasks.spawn(background::lead(self.server.clone()));
+        let replica = self.server.registry.storage().replica();
+        let chores = background::lead(self.server.clone());
+        self.tasks
+            .spawn(replica.guarded("of the leader's chores", chores));
         Ok(())
     }
 

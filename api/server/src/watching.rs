@@ -16,7 +16,7 @@ use std::{
 use barque_machinery::status::Status;
 use barque_store::{
     KeyValue, Revision,
-    watch::{Delivery, Event, EventKind, Matched, Subscriber},
+    watch::{Delivery, Event, EventKind, Subscriber},
 };
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -140,12 +140,9 @@ impl WatchBody {
             .map_err(Status::internal)?;
         for delivery in deliveries.drain(..) {
             match delivery {
-                Delivery::Events { changes, matched, .. } => match matched {
-                    Matched::All => changes.events.iter().try_for_each(|e| self.push_event(e))?,
-                    Matched::Some(which) => which
-                        .iter()
-                        .try_for_each(|i| self.push_event(&changes.events[*i as usize]))?,
-                },
+                Delivery::Events { changes, matched, .. } => matched
+                    .events(&changes)
+                    .try_for_each(|event| self.push_event(event))?,
                 Delivery::Compacted { compact_revision, .. } => {
                     let from = compact_revision.0;
                     return Err(Status::expired(format!(
@@ -179,17 +176,11 @@ impl WatchBody {
             EventKind::Put => self.selects(&event.kv)?,
             EventKind::Delete => false,
         };
-        let was = match &event.prev {
-            Some(prev) => self.selects(prev)?,
-            None if event.kind == EventKind::Put && event.kv.create_revision == event.kv.mod_revision => {
-                false
-            }
-            // What it was is compacted, so it cannot be said how it changed: the client must list again.
-            None => {
-                return Err(Status::expired(
-                    "too old resource version: the previous version is gone",
-                ));
-            }
+        let put = event.kind == EventKind::Put;
+        let was = match event.prev.exists() {
+            false if put && event.kv.create_revision == event.kv.mod_revision => false,
+            true if put && self.selection.is_everything() => true,
+            _ => self.selects(self.previous(event)?)?,
         };
         Ok(match (was, is) {
             (false, true) => Some(Seen::Added),
@@ -197,6 +188,13 @@ impl WatchBody {
             (true, false) => Some(Seen::Deleted),
             (false, false) => None,
         })
+    }
+
+    /// What the object was before; large ones are read from disk by the first watcher that asks.
+    fn previous<'e>(&self, event: &'e Event) -> Result<&'e KeyValue, Status> {
+        let prev = self.subscriber.previous(event).map_err(Status::internal)?;
+        // What it was is compacted, so it cannot be said how it changed: the client must list again.
+        prev.ok_or_else(|| Status::expired("too old resource version: the previous version is gone"))
     }
 
     fn selects(&self, kv: &KeyValue) -> Result<bool, Status> {
@@ -331,7 +329,7 @@ impl Seen {
         match self {
             Seen::Added | Seen::Modified => Ok(kv_ref(&event.kv)),
             Seen::Deleted => {
-                let prev = event.prev.as_ref();
+                let prev = event.prev.get();
                 let prev = prev.ok_or_else(|| Status::internal("a deletion without the version before"))?;
                 Ok(StoredRef {
                     revision,

@@ -15,6 +15,7 @@ pub mod membership;
 pub mod minimal;
 mod model;
 pub mod report;
+pub mod space;
 pub mod verdict;
 pub mod watches;
 

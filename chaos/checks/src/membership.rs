@@ -51,10 +51,11 @@ pub fn check_wiped(history: &History) -> Check {
     for record in &history.wiped {
         findings.count(1);
         if record.served {
-            let text = format!(
-                "member {} lost its data and served under its old ID",
-                record.member
-            );
+            let what = match record.has_older_copy {
+                true => "came back with less than it had acknowledged",
+                false => "lost its data",
+            };
+            let text = format!("member {} {what} and served under its old ID", record.member);
             findings.add(Violation::new(text));
         }
     }
@@ -123,6 +124,7 @@ mod tests {
                 from: 0,
                 until: 10,
                 served,
+                has_older_copy: false,
             }],
             ..History::default()
         };

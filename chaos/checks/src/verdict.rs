@@ -9,7 +9,7 @@ use crate::{
     history::{History, Revision},
     kubernetes, leases, linearizability, members, membership,
     model::Evidence,
-    watches,
+    space, watches,
 };
 
 /// Violations that one check describes; it counts the others.
@@ -70,6 +70,7 @@ pub fn check_all(history: &History) -> Vec<Check> {
         members::check_leaders(history),
         membership::check_changes(history),
         membership::check_wiped(history),
+        space::check(history),
         kubernetes::check(history),
         availability::check(history),
         counts::check(history),

@@ -10,114 +10,12 @@ use rand::{Rng, seq::IndexedRandom};
 use tokio::time::sleep;
 
 use crate::{
-    interpose, interpose::now_us, lasting, left_behind::leave_behind, network::HostId, operator, world::World,
+    broken_promise::break_promise, interpose, interpose::now_us, kind::Kind, lasting,
+    left_behind::leave_behind, network::HostId, operator, world::World,
 };
 
 /// Long enough for another leader to do it.
 const COMPACTION_TIMEOUT: Duration = Duration::from_secs(5);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The process ends; the machine goes on.
-    Kill,
-    /// What was not synced is forgotten, or torn.
-    PowerCut,
-    PowerCutAll,
-    /// The power goes while the log is synced.
-    CutInSync,
-    Restart,
-    Partition,
-    OneWay,
-    /// Two members do not reach each other, and both reach all the others.
-    Partial,
-    Delay,
-    Loss,
-    Reset,
-    /// One end of a connection has lost it; the other still gets what was under way, late.
-    HalfCut,
-    SlowDisk,
-    FailingSync,
-    FullDisk,
-    Frozen,
-    Transfer,
-    WallClock,
-    /// A machine goes down while everything is compacted.
-    Compaction,
-    /// A member that was away comes back by a snapshot.
-    LeftBehind,
-    /// Two operators change the membership at the same time.
-    Members,
-    /// The data of a member is lost; it must not come back as it was, and is replaced.
-    Wipe,
-}
-
-pub const ALL: [Kind; 22] = [
-    Kind::Kill,
-    Kind::PowerCut,
-    Kind::PowerCutAll,
-    Kind::CutInSync,
-    Kind::Restart,
-    Kind::Partition,
-    Kind::OneWay,
-    Kind::Partial,
-    Kind::Delay,
-    Kind::Loss,
-    Kind::Reset,
-    Kind::HalfCut,
-    Kind::SlowDisk,
-    Kind::FailingSync,
-    Kind::FullDisk,
-    Kind::Frozen,
-    Kind::Transfer,
-    Kind::WallClock,
-    Kind::Compaction,
-    Kind::LeftBehind,
-    Kind::Members,
-    Kind::Wipe,
-];
-
-impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Kill => "kill",
-            Kind::PowerCut => "power cut",
-            Kind::PowerCutAll => "power cut of all",
-            Kind::CutInSync => "power cut in a sync",
-            Kind::Restart => "restart",
-            Kind::Partition => "partition",
-            Kind::OneWay => "one-way partition",
-            Kind::Partial => "partial partition",
-            Kind::Delay => "delay",
-            Kind::Loss => "packet loss",
-            Kind::Reset => "connection reset",
-            Kind::HalfCut => "connection cut in half",
-            Kind::SlowDisk => "slow disk",
-            Kind::FailingSync => "failing sync",
-            Kind::FullDisk => "full disk",
-            Kind::Frozen => "frozen member",
-            Kind::Transfer => "leadership transfer",
-            Kind::WallClock => "wall clock jump",
-            Kind::Compaction => "crash in a compaction",
-            Kind::LeftBehind => "return by snapshot",
-            Kind::Members => "membership change",
-            Kind::Wipe => "wiped and replaced",
-        }
-    }
-
-    /// It is begun and ended, and others may happen in between.
-    pub fn lasts(self) -> bool {
-        matches!(
-            self,
-            Kind::Partition
-                | Kind::OneWay
-                | Kind::Partial
-                | Kind::Delay
-                | Kind::Loss
-                | Kind::SlowDisk
-                | Kind::Frozen
-        )
-    }
-}
 
 /// Whom it concerned, and what was seen of it.
 pub type Seen = (Vec<HostId>, Option<String>);
@@ -164,6 +62,7 @@ async fn act(world: &mut World, kind: Kind) -> Seen {
         Kind::PowerCut => power_cut(world).await,
         Kind::PowerCutAll => crash_all(world).await,
         Kind::CutInSync => cut_in_sync(world).await,
+        Kind::CutAfterKill => cut_after_kill(world).await,
         Kind::Restart => restart(world).await,
         Kind::Reset => reset(world),
         Kind::HalfCut => cut_in_half(world).await,
@@ -174,6 +73,8 @@ async fn act(world: &mut World, kind: Kind) -> Seen {
         Kind::LeftBehind => leave_behind(world).await,
         Kind::Members => operator::change_members(world).await,
         Kind::Wipe => operator::wipe(world).await,
+        Kind::Leave => operator::leave(world).await,
+        Kind::OlderCopy | Kind::LostTail | Kind::LyingDisk | Kind::BitRot => break_promise(world, kind).await,
         _ => kill(world).await,
     }
 }
@@ -208,6 +109,23 @@ async fn cut_in_sync(world: &mut World) -> Seen {
     let (unsynced, lost) = (harm.unsynced - before.unsynced, harm.lost - before.lost);
     let seen = format!("{unsynced} changes were not synced, {lost} files and names lost something");
     (members, (unsynced > 0).then_some(seen))
+}
+
+/// What a life has found on its disk it may have promised to others, whoever wrote it.
+async fn cut_after_kill(world: &mut World) -> Seen {
+    let at = victim(world);
+    let log = world.members[at].disk.log.clone();
+    log.halt_in_sync(world.rng.random_range(1..4));
+    until_cut(world, at).await;
+    let in_sync = log.is_cut();
+    world.members[at].crash(false);
+    start(world, at);
+    pause(world, 1, 400).await;
+    let before = log.harm();
+    let (members, _) = crash(world, at, true).await;
+    let unsynced = log.harm().unsynced - before.unsynced;
+    let seen = format!("killed in a sync, and then {unsynced} changes were not synced");
+    (members, in_sync.then_some(seen))
 }
 
 /// An idle member syncs nothing: then it is cut off without.

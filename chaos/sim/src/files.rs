@@ -139,8 +139,9 @@ fn survives(durable: &[u8], now: Vec<u8>, rng: &mut StdRng) -> Vec<u8> {
     }
 }
 
+/// A directory as it was at some moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Tree {
+pub enum Tree {
     File(Vec<u8>),
     Dir(BTreeMap<OsString, Tree>),
 }
@@ -227,6 +228,16 @@ impl Files {
         };
         *self.left.0.lock() = Some(tree);
         Ok(())
+    }
+
+    /// What the next life would find; `None`: a life goes on.
+    pub fn copy(&self) -> Option<Tree> {
+        self.left.0.lock().clone()
+    }
+
+    /// The next life finds this copy.
+    pub fn put_back(&mut self, copy: Tree) {
+        *self.left.0.lock() = Some(copy);
     }
 
     /// Either all changes of names have reached the disk, as a journal may have it, or those that were synced.

@@ -12,11 +12,14 @@ use std::{
 
 use barque_replica::{Connection, Host, Listener};
 use barque_store::{Applier, Store, StoreConfig, StoreError, kv::memory::MemoryEngine};
-use barque_wal::{Driver, Recovered, Wal, WalConfig, files::CutFiles};
+use barque_wal::{
+    Driver, Recovered, Wal, WalConfig,
+    files::{Copy, CutFiles},
+};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::network::{HostId, Network};
 
@@ -102,6 +105,26 @@ impl Disk {
     pub fn restore_power(&self) {
         self.log.restore();
     }
+
+    /// Of a machine whose process does not run.
+    pub fn copy(&self) -> DiskCopy {
+        DiskCopy {
+            log: self.log.copy(),
+            state: self.state.lock().copy(),
+        }
+    }
+
+    /// What was written since is gone.
+    pub fn put_back(&self, copy: &DiskCopy) {
+        self.log.put_back(&copy.log);
+        *self.state.lock() = Arc::new(copy.state.copy().crash());
+    }
+}
+
+/// What a member's disks held at some moment.
+pub struct DiskCopy {
+    log: Copy,
+    state: MemoryEngine,
 }
 
 /// One life's [`Host`].
@@ -137,17 +160,25 @@ impl Host for SimHost {
     }
 }
 
-/// The log's writer: each batch takes as long as the disk takes.
+/// The log's writer: each batch takes as long as the disk takes, and so does the mark after a pause.
 async fn drive(mut driver: Driver, disk: Arc<Disk>) {
     loop {
-        std::future::poll_fn(|cx| match driver.poll_work(cx.waker()) {
+        let pause = driver.pause();
+        let work = std::future::poll_fn(|cx| match driver.poll_work(cx.waker()) {
             true => std::task::Poll::Ready(()),
             false => std::task::Poll::Pending,
-        })
-        .await;
+        });
+        let rests = match pause {
+            Some(pause) => timeout(pause, work).await.is_err(),
+            None => {
+                work.await;
+                false
+            }
+        };
         sleep(disk.latency()).await;
         disk.syncs.fetch_add(1, Ordering::Relaxed);
-        if !driver.work() {
+        let goes_on = if rests { driver.rest() } else { driver.work() };
+        if !goes_on {
             return;
         }
     }

@@ -14,7 +14,10 @@ const MOST_SEEDS: u64 = 200;
 
 pub fn list() {
     for bug in BUGS {
-        println!("{:<26}{}", bug.name, bug.what);
+        let by = bug
+            .test
+            .map_or(String::new(), |test| format!(" (by a test: {test})"));
+        println!("{:<32}{}{by}", bug.name, bug.what);
     }
 }
 
@@ -25,11 +28,15 @@ pub fn run(flags: &Flags, names: &[&str]) -> ExitCode {
         eprintln!("there is no bug {unknown:?}: see --plant list");
         return ExitCode::from(2);
     }
-    println!("{:<26}{:>6}{:>8}  found by", "bug", "seeds", "seconds");
-    let hunted = BUGS
+    println!("{:<32}{:>6}{:>8}  found by", "bug", "seeds", "seconds");
+    let (hunted, tested): (Vec<&Bug>, Vec<&Bug>) = BUGS
         .iter()
-        .filter(|bug| names.is_empty() || names.contains(&bug.name));
-    let hunts: Vec<Hunt> = hunted.map(|bug| hunt(flags, bug)).collect();
+        .filter(|bug| names.is_empty() || names.contains(&bug.name))
+        .partition(|bug| bug.test.is_none());
+    for (bug, test) in tested.iter().filter_map(|bug| Some((bug, bug.test?))) {
+        println!("{:<32}{:>6}{:>8}  by a test: {test}", bug.name, "-", "-");
+    }
+    let hunts: Vec<Hunt> = hunted.into_iter().map(|bug| hunt(flags, bug)).collect();
     let seeds = hunts.iter().map(|hunt| hunt.seeds).max().unwrap_or(0);
     let all_pass = pass_without(flags, seeds);
     let missed: Vec<&str> = hunts.iter().filter_map(|hunt| hunt.missed).collect();
@@ -68,7 +75,7 @@ fn hunt(flags: &Flags, bug: &'static Bug) -> Hunt {
     let by = found.map_or("nothing".to_owned(), |line| {
         format!("{} (seed {})", line.why(), line.seed())
     });
-    println!("{:<26}{:>6}{seconds:>8}  {by}", bug.name, lines.len());
+    println!("{:<32}{:>6}{seconds:>8}  {by}", bug.name, lines.len());
     Hunt {
         missed: found.is_none().then_some(bug.name),
         seeds: lines.len() as u64,

@@ -4,8 +4,9 @@ use barque_checks::history::FaultRecord;
 use rand::Rng;
 
 use crate::{
-    faults::{Kind, start, victim},
+    faults::{start, victim},
     interpose::now_us,
+    kind::Kind,
     network::{HostId, Passed},
     world::World,
 };

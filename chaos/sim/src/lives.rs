@@ -16,6 +16,7 @@ pub struct Lives(Arc<Mutex<Record>>);
 struct Record {
     /// The revision that was served last.
     heads: BTreeMap<HostId, i64>,
+    losses: BTreeMap<HostId, u32>,
     came_back: usize,
     went_back: Vec<String>,
 }
@@ -25,9 +26,16 @@ impl Lives {
         self.0.lock().heads.insert(member, head);
     }
 
-    /// From here on it is another member.
-    pub fn wiped(&self, member: HostId) {
-        self.0.lock().heads.remove(&member);
+    /// What it had is gone: from here on it is another member, or one that does not know how far it had served.
+    pub fn lost_data(&self, member: HostId) {
+        let mut record = self.0.lock();
+        record.heads.remove(&member);
+        *record.losses.entry(member).or_default() += 1;
+    }
+
+    /// How often its data was lost so far: what it answers alone goes back at no other time.
+    pub fn losses(&self, member: HostId) -> u32 {
+        self.0.lock().losses.get(&member).copied().unwrap_or(0)
     }
 
     /// It serves clients from now on.

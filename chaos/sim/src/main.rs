@@ -1,17 +1,21 @@
 //! `barque chaos sim`: whole clusters in simulated time, each from one seed.
 
+mod broken_promise;
+mod contents;
 mod faults;
 mod files;
 mod host;
 #[cfg(feature = "planted")]
 mod hunt;
 mod interpose;
+mod kind;
 mod lasting;
 mod left_behind;
 mod lives;
 mod member;
 mod network;
 mod operator;
+mod panics;
 mod process;
 mod run;
 mod sweep;
@@ -23,6 +27,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use barque_checks::verdict::Verdict;
 use clap::Parser;
+use kind::{ALL, Kind};
 use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 /// Runs the real store, log, Raft, watches and leases with network, disks, clock and chance from one seed.
@@ -41,6 +46,9 @@ struct Flags {
     /// Simulated seconds with faults in each run.
     #[arg(long, default_value_t = 40)]
     duration: u64,
+    /// The kinds of fault to draw from, separated by commas; all of them if not given.
+    #[arg(long, value_delimiter = ',', value_parser = kind_named)]
+    faults: Vec<Kind>,
     /// Seeds that run at the same time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -59,6 +67,20 @@ struct Flags {
     /// Prints what the members log, by the rules of RUST_LOG; what is finer than `info` makes it another run.
     #[arg(long, num_args = 0..=1, default_missing_value = "info")]
     trace: Option<String>,
+}
+
+fn kind_named(name: &str) -> Result<Kind, String> {
+    let names = || ALL.map(Kind::name).join(", ");
+    Kind::named(name.trim()).ok_or_else(|| format!("it is none of {}", names()))
+}
+
+impl Flags {
+    fn kinds(&self) -> &[Kind] {
+        match self.faults.as_slice() {
+            [] => &ALL,
+            named => named,
+        }
+    }
 }
 
 /// No task can run and no timer is set: the simulation would wait for ever.
@@ -131,7 +153,8 @@ fn log(flags: &Flags) {
 fn one(seed: u64, flags: &Flags) -> ExitCode {
     interpose::begin(seed);
     log(flags);
-    let ran = match run::run(seed, Duration::from_secs(flags.duration)) {
+    panics::note(flags.trace.is_some());
+    let ran = match run::run(seed, Duration::from_secs(flags.duration), flags.kinds()) {
         Ok(ran) => ran,
         Err(error) => {
             println!("{}", sweep::Line::broken(seed, &error.to_string()).encode());

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 
 use crate::{
-    files::Files,
-    host::{CLIENT_PORT, Disk, PEER_PORT, SimHost, name},
+    files::{Files, Tree},
+    host::{CLIENT_PORT, Disk, DiskCopy, PEER_PORT, SimHost, name},
     interpose::now_us,
     lives::Lives,
     network::{HostId, Network},
@@ -25,6 +25,12 @@ pub struct Settings {
     pub snapshot_entries: u64,
     pub segment_bytes: u64,
     pub ring_bytes: usize,
+    /// How often remaining TTLs of leases are written down; of those that live longer.
+    pub checkpoint_every: Duration,
+    /// How often a watch that asked for it is told how far it is.
+    pub progress_every: Duration,
+    /// 0: none.
+    pub quota_bytes: u64,
 }
 
 pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
@@ -58,6 +64,14 @@ pub struct Member {
     running: Arc<Mutex<Option<Running>>>,
     /// Ends when the life stops by itself.
     life: Option<JoinHandle<()>>,
+    /// Why a life stopped by itself, and how many did.
+    stops: Arc<Mutex<(u64, String)>>,
+}
+
+/// The whole data directory of a member that does not run.
+pub struct DirCopy {
+    disk: DiskCopy,
+    files: Tree,
 }
 
 /// A life that has come as far as serving peers.
@@ -100,6 +114,7 @@ impl Member {
             new_cluster: true,
             running: Arc::default(),
             life: None,
+            stops: Arc::default(),
         }
     }
 
@@ -111,6 +126,25 @@ impl Member {
     /// It stopped by itself, as it must when its disk fails: whoever watches over the process starts it again.
     pub fn has_stopped(&self) -> bool {
         self.life.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// How many lives stopped by themselves, and why the last of them did.
+    pub fn stops(&self) -> (u64, String) {
+        self.stops.lock().clone()
+    }
+
+    /// Of a member that does not run.
+    pub fn copy(&self) -> Option<DirCopy> {
+        let files = self.files.copy()?;
+        let disk = self.disk.copy();
+        Some(DirCopy { disk, files })
+    }
+
+    /// The next life finds the copy, whatever there was since.
+    pub fn put_back(&mut self, copy: DirCopy) {
+        self.premises.lives.lost_data(self.id);
+        self.disk.put_back(&copy.disk);
+        self.files.put_back(copy.files);
     }
 
     pub fn replica(&self) -> Option<Replica> {
@@ -155,7 +189,7 @@ impl Member {
                 dir: dir.join("state"),
                 ring_bytes: self.settings.ring_bytes,
                 block_cache_bytes: 0,
-                quota_backend_bytes: 0,
+                quota_backend_bytes: self.settings.quota_bytes,
             },
             data_dir: dir,
             log: WalConfig {
@@ -181,6 +215,7 @@ impl Member {
             max_batch_bytes: self.settings.segment_bytes as usize / 4,
             request_timeout: Duration::from_secs(4),
             scrub_every: SCRUB_EVERY,
+            lease_checkpoint_interval: self.settings.checkpoint_every,
         }
     }
 
@@ -192,14 +227,17 @@ impl Member {
         let (config, running) = (self.config(dir.clone()), self.running.clone());
         let (network, id) = (self.premises.network.clone(), self.id);
         let (recorder, lives) = (self.premises.recorder.clone(), self.premises.lives.clone());
-        let left = self.files.left.clone();
+        let progress_every = self.settings.progress_every;
+        let (left, stops) = (self.files.left.clone(), self.stops.clone());
         let life = self.premises.processes.start(self.slot(), async move {
             let ended = match left.lay_out(slot(id), &dir) {
-                Ok(()) => live(id, config, network, running, recorder, lives).await,
+                Ok(()) => live(id, config, network, running, recorder, lives, progress_every).await,
                 Err(error) => Err(error.to_string()),
             };
             if let Err(error) = ended {
                 tracing::warn!(member = id, error, "a member has stopped");
+                let mut stops = stops.lock();
+                *stops = (stops.0 + 1, error);
             }
             process::exit();
         })?;
@@ -258,7 +296,7 @@ impl Member {
     pub fn wipe(&mut self, seed: u64) {
         self.disk = Arc::new(Disk::new(seed));
         self.files.wipe();
-        self.premises.lives.wiped(self.id);
+        self.premises.lives.lost_data(self.id);
     }
 }
 
@@ -269,6 +307,7 @@ async fn live(
     running: Arc<Mutex<Option<Running>>>,
     recorder: Recorder,
     lives: Lives,
+    progress_every: Duration,
 ) -> Result<(), String> {
     let replica = Replica::start_on(Handle::current(), config)
         .await
@@ -278,6 +317,7 @@ async fn live(
         replica.clone(),
         EtcdConfig {
             election_timeout: ELECTION_TIMEOUT,
+            watch_progress_notify_interval: progress_every,
             ..EtcdConfig::default()
         },
     );

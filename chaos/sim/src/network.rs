@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
@@ -443,11 +444,19 @@ impl SimListener {
     }
 }
 
+/// Each host has an address of its own.
+fn address(host: HostId) -> SocketAddr {
+    (Ipv4Addr::from_bits(host), 0).into()
+}
+
 impl Listener for SimListener {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Box<dyn Connection>>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Connection>, SocketAddr)>> {
         Box::pin(async move {
             match self.rx.recv().await {
-                Some(end) => Ok(Box::new(end) as Box<dyn Connection>),
+                Some(end) => {
+                    let from = address(end.read.from);
+                    Ok((Box::new(end) as Box<dyn Connection>, from))
+                }
                 // A host that crashed accepts nothing.
                 None => std::future::pending().await,
             }

@@ -159,6 +159,41 @@ async fn list(world: &mut World) -> Option<Vec<Member>> {
     Some(listed)
 }
 
+/// A member is removed while it lives, and may not have been told when it is started again; then it comes back as an
+/// empty one.
+pub async fn leave(world: &mut World) -> Seen {
+    let whole = world.all_serve().await.unwrap_or(false);
+    let at = victim(world);
+    let id = world.members[at].id;
+    let old = world.members[at]
+        .replica()
+        .map(|replica| replica.status().member_id);
+    let (true, Some(old)) = (whole, old) else {
+        return (vec![id], None);
+    };
+    let stops = world.members[at].stops().0;
+    if world.rng.random_bool(0.3) {
+        isolate(world, at);
+    }
+    let removed = remove(world, old).await;
+    pause(world, 100, 3000).await;
+    world.network.heal();
+    if world.rng.random_bool(0.5) {
+        let power = world.rng.random_bool(0.5);
+        world.members[at].crash(power);
+        start(world, at);
+    }
+    pause(world, 100, 3000).await;
+    let was_told = world.members[at].stops().0 > stops;
+    world.members[at].crash(true);
+    let replaced = replace(world, at, old).await;
+    let seen = match was_told {
+        true => "it stopped, and came back as another",
+        false => "it came back as another",
+    };
+    (vec![id], (removed && replaced).then(|| seen.to_owned()))
+}
+
 /// A member's data is lost, and it is started again as if nothing had happened; then it is replaced.
 pub async fn wipe(world: &mut World) -> Seen {
     // Two members lost at a time are more than three can bear.
@@ -193,6 +228,7 @@ pub async fn wipe(world: &mut World) -> Seen {
         from,
         until: now_us(),
         served,
+        has_older_copy: false,
     };
     world.recorder.history(|history| history.wiped.push(record));
     world.network.heal();
@@ -207,7 +243,7 @@ pub async fn wipe(world: &mut World) -> Seen {
 
 /// Of the two others, one that will not have what was written last, and one that alone will have it: with the wiped
 /// one's vote, the first could lead and lose it.
-fn ambush(world: &mut World, wiped: usize) -> Option<(usize, usize)> {
+pub fn ambush(world: &mut World, wiped: usize) -> Option<(usize, usize)> {
     if world.members.len() != 3 || world.rng.random_bool(0.5) {
         return None;
     }
@@ -216,7 +252,7 @@ fn ambush(world: &mut World, wiped: usize) -> Option<(usize, usize)> {
 }
 
 /// From the other members; clients still reach it.
-fn isolate(world: &World, at: usize) {
+pub fn isolate(world: &World, at: usize) {
     let id = world.members[at].id;
     for other in world.ids().into_iter().filter(|other| *other != id) {
         world.network.set(id, other, |link| link.blocked = true);
@@ -225,7 +261,7 @@ fn isolate(world: &World, at: usize) {
 }
 
 /// As an operator would: remove it, add it, start it anew; again and again while there is no leader to do it.
-async fn replace(world: &mut World, at: usize, old: MemberId) -> bool {
+pub async fn replace(world: &mut World, at: usize, old: MemberId) -> bool {
     let seed = world.rng.random();
     for _ in 0..30 {
         pause(world, 200, 1000).await;

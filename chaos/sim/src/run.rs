@@ -8,7 +8,8 @@ use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    faults::at_birth, interpose::now_us, process::Processes, tasks::Tasks, trouble::trouble, world::World,
+    contents, faults::at_birth, interpose::now_us, kind::Kind, panics, process::Processes, tasks::Tasks,
+    trouble::trouble, world::World,
 };
 
 /// What a run amounted to.
@@ -23,12 +24,12 @@ const QUIET: Duration = Duration::from_secs(6);
 /// Connections are opened, or noticed to be gone.
 const SETTLE: Duration = Duration::from_secs(3);
 /// Longer than any lease of the traffic lives after its last sign.
-const LEASES_END: Duration = Duration::from_secs(9);
+const LEASES_END: Duration = Duration::from_secs(19);
 
 /// Everything happens on the calling thread.
-pub fn run(seed: u64, duration: Duration) -> io::Result<Ran> {
+pub fn run(seed: u64, duration: Duration, kinds: &[Kind]) -> io::Result<Ran> {
     let processes = Processes::default();
-    let simulated = processes.run(simulate(seed, duration, processes.clone()))??;
+    let simulated = processes.run(simulate(seed, duration, kinds, processes.clone()))??;
     let simulated_us = now_us();
     let history = simulated.history;
     let mut checks = match simulated.came_up {
@@ -53,7 +54,12 @@ struct Simulated {
     checks: Vec<Check>,
 }
 
-async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Result<Simulated> {
+async fn simulate(
+    seed: u64,
+    duration: Duration,
+    kinds: &[Kind],
+    processes: Processes,
+) -> io::Result<Simulated> {
     let mut world = World::new(seed, processes)?;
     let plan = plan(&mut world, seed);
     let (recorder, collector) = (world.recorder.clone(), world.collector.clone());
@@ -64,7 +70,7 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
         return Ok(Simulated {
             came_up: false,
             history: recorder.history(std::mem::take),
-            checks: vec![recovered(&world, false, true)],
+            checks: vec![panics::check(), recovered(&world, false, true)],
         });
     }
     sleep(SETTLE).await;
@@ -75,12 +81,15 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
         .map(tokio::spawn)
         .collect();
     world.rest(QUIET).await?;
-    trouble(&mut world, Instant::now() + duration).await?;
+    trouble(&mut world, kinds, Instant::now() + duration).await?;
     world.rest(QUIET).await?;
     let all_serve = world.all_serve().await?;
     world.rest(QUIET).await?;
     recorder.stop();
     let all_agree = finish(&mut world, &collector, &plan).await?;
+    // Those that do not agree are said not to.
+    let stores = if all_agree { world.stores() } else { Vec::new() };
+    let same_rows = contents::check(&stores);
     for client in clients {
         client.abort();
     }
@@ -95,6 +104,7 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
         history.committed = Some(collector.committed());
         history.clock_tolerance_us = 50_000;
         history.outlived_leases = true;
+        history.has_quota = world.settings.quota_bytes > 0;
     });
     Ok(Simulated {
         came_up: true,
@@ -102,6 +112,8 @@ async fn simulate(seed: u64, duration: Duration, processes: Processes) -> io::Re
         checks: vec![
             tasks.check(),
             world.lives.check(),
+            same_rows,
+            panics::check(),
             recovered(&world, all_serve, all_agree),
         ],
     })
@@ -135,6 +147,7 @@ fn recovered(world: &World, all_serve: bool, all_agree: bool) -> Check {
 }
 
 fn plan(world: &mut World, seed: u64) -> Plan {
+    let has_quota = world.settings.quota_bytes > 0;
     let rng = &mut world.rng;
     Plan {
         seed,
@@ -145,6 +158,11 @@ fn plan(world: &mut World, seed: u64) -> Plan {
         watchers: rng.random_range(2..6),
         tenants: rng.random_range(1..3),
         compactions: rng.random_bool(0.8),
+        watches: 50,
+        wide_requests: rng.random_bool(0.6),
+        large_values: rng.random_bool(0.3),
+        large_leases: rng.random_bool(0.5),
+        disarms: has_quota,
         eager_progress: true,
         pause: Duration::from_millis(rng.random_range(20..120)),
         timeout: Duration::from_secs(5),

@@ -107,10 +107,19 @@ pub fn describe(ran: &Ran) -> String {
     text
 }
 
+/// The kinds that were asked for, as they are asked for.
+fn faults(flags: &Flags) -> Option<String> {
+    let names: Vec<&str> = flags.faults.iter().map(|kind| kind.name()).collect();
+    (!names.is_empty()).then(|| names.join(","))
+}
+
 /// Runs this seed again.
 pub fn command(flags: &Flags, seed: u64) -> String {
     let plant = flags.plant.iter().map(|bug| format!(" --plant {bug}"));
-    let command = format!("barque chaos sim --seed {seed} --duration {}", flags.duration);
+    let mut command = format!("barque chaos sim --seed {seed} --duration {}", flags.duration);
+    if let Some(faults) = faults(flags) {
+        command += &format!(" --faults '{faults}'");
+    }
     plant.fold(command, |command, plant| command + &plant)
 }
 
@@ -138,6 +147,7 @@ pub fn child(flags: &Flags, seed: u64, plant: Option<&str>) -> Line {
                 &flags.duration.to_string(),
             ])
             .args(plant.iter().flat_map(|bug| ["--plant", bug]))
+            .args(faults(flags).iter().flat_map(|names| ["--faults", names]))
             .arg("--report")
             .arg(&flags.report)
             .stdin(Stdio::null())

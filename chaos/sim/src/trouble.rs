@@ -6,21 +6,16 @@ use barque_checks::history::FaultRecord;
 use rand::{Rng, seq::IndexedRandom};
 use tokio::time::Instant;
 
-use crate::{
-    faults::{self, Kind},
-    lasting,
-    world::World,
-};
+use crate::{faults, kind::Kind, lasting, world::World};
 
 /// Faults one after another with pauses between them, and some while others last.
-pub async fn trouble(world: &mut World, until: Instant) -> io::Result<()> {
+///
+/// `of`: the kinds there are to choose from.
+pub async fn trouble(world: &mut World, of: &[Kind], until: Instant) -> io::Result<()> {
     // A run knows a few kinds well rather than all of them a little.
     let kinds: Vec<Kind> = {
         let many = world.rng.random_range(2..6);
-        faults::ALL
-            .choose_multiple(&mut world.rng, many)
-            .copied()
-            .collect()
+        of.choose_multiple(&mut world.rng, many).copied().collect()
     };
     world.recorder.history(|history| {
         let names = kinds.iter().map(|kind| kind.name().to_owned());
@@ -69,11 +64,10 @@ async fn pile_up(world: &mut World, kind: Kind, kinds: &[Kind]) -> io::Result<()
     {
         lasting.push(lasting::begin(world, second));
     }
-    // Replacing a member takes all the others.
     let acts: Vec<Kind> = kinds
         .iter()
         .copied()
-        .filter(|kind| !kind.lasts() && *kind != Kind::Wipe)
+        .filter(|kind| !kind.lasts() && !kind.takes_all_others())
         .collect();
     for _ in 0..world.rng.random_range(1..4) {
         if let Some(act) = acts.choose(&mut world.rng).copied() {

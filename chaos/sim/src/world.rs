@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use barque_checks::history::MemberState;
+use barque_store::Store;
 use barque_traffic::{Collector, Recorder, Target};
 use hyper_util::rt::TokioIo;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -34,6 +35,9 @@ pub struct World {
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How often members have hardly any room.
+const SMALL_QUOTA: f64 = 0.15;
+
 /// Of a million, that a clock may gain or lose: ten times what quartz does.
 const DRIFT: i64 = 1000;
 
@@ -54,6 +58,13 @@ impl World {
             snapshot_entries: rng.random_range(30..400),
             segment_bytes: [16u64, 32, 64][rng.random_range(0..3)] << 10,
             ring_bytes: [1usize, 16, 1024][rng.random_range(0..3)] << 10,
+            checkpoint_every: Duration::from_secs([1, 4, 300][rng.random_range(0..3)]),
+            progress_every: Duration::from_millis(rng.random_range(200..3000)),
+            quota_bytes: if rng.random_bool(SMALL_QUOTA) {
+                rng.random_range(64..256) << 10
+            } else {
+                0
+            },
         };
         let count = if rng.random_bool(0.85) { 3 } else { 5 };
         let cluster: Vec<HostId> = (0..count).collect();
@@ -90,13 +101,13 @@ impl World {
     }
 
     pub fn target(&self) -> Target {
-        let network = self.network.clone();
+        let (network, lives) = (self.network.clone(), self.lives.clone());
         Target {
             members: self.ids(),
             dial: Arc::new(move |client, member| dial(network.clone(), client, member)),
             now_us: Arc::new(now_us),
-            // What a member has served it never takes back, however often it restarts.
-            life: Arc::new(|_| 0),
+            // What a member has served it never takes back, however often it restarts, unless its disk does.
+            life: Arc::new(move |member| lives.losses(member)),
         }
     }
 
@@ -179,6 +190,11 @@ impl World {
             })
         };
         self.members.iter().filter_map(state).collect()
+    }
+
+    pub fn stores(&self) -> Vec<(HostId, Store)> {
+        let store = |member: &Member| Some((member.id, member.replica()?.store().clone()));
+        self.members.iter().filter_map(store).collect()
     }
 
     /// Waits until all members have applied the same, for a minute at most.

@@ -26,7 +26,9 @@ fn every_bug_is_found() {
     let found = plant("all");
     assert!(bugs.len() >= 15, "{bugs:?}");
     let found = found.iter().filter(|line| line.contains("(seed "));
-    assert_eq!(found.count(), bugs.len());
+    // Of some it is a test that shows them, which this list names.
+    let by_a_test = bugs.iter().filter(|line| line.contains("by a test"));
+    assert_eq!(found.count(), bugs.len() - by_a_test.count());
 }
 
 #[test]

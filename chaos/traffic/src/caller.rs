@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use barque_checks::history::{Answer, Outcome, Request, Response};
 use barque_proto::etcd::etcdserverpb as pb;
-use pb::{kv_client::KvClient, lease_client::LeaseClient};
+use pb::{
+    alarm_request::AlarmAction, kv_client::KvClient, lease_client::LeaseClient,
+    maintenance_client::MaintenanceClient,
+};
 use tokio::time::timeout;
 use tonic::{Status, transport::Channel};
 
@@ -53,6 +56,24 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// Asks for the NOSPACE alarm of a member, or of all (0); the members that have it. It leaves no record.
+    pub async fn alarm(&mut self, member: u32, action: AlarmAction, of: u64) -> Option<Vec<u64>> {
+        let mut maintenance = MaintenanceClient::new(self.channel(member));
+        let request = pb::AlarmRequest {
+            action: action.into(),
+            member_id: of,
+            alarm: pb::AlarmType::Nospace.into(),
+        };
+        let answer = timeout(self.timeout, maintenance.alarm(request))
+            .await
+            .ok()?
+            .ok()?;
+        let alarms = answer.into_inner().alarms;
+        Some(alarms.into_iter().map(|alarm| alarm.member_id).collect())
+    }
+}
+
 async fn send(channel: Channel, request: Request) -> Result<Response, Status> {
     let mut kv = KvClient::new(channel.clone());
     let mut lease = LeaseClient::new(channel);
@@ -67,7 +88,11 @@ async fn send(channel: Channel, request: Request) -> Result<Response, Status> {
             translate::put_answer(kv.put(request).await?.into_inner())
         }
         Request::Delete { key, prev_kv } => {
-            let request = translate::delete(&key, prev_kv);
+            let request = translate::delete(&key, "", prev_kv);
+            translate::delete_answer(kv.delete_range(request).await?.into_inner())
+        }
+        Request::DeleteRange { from, to, prev_kv } => {
+            let request = translate::delete(&from, &to, prev_kv);
             translate::delete_answer(kv.delete_range(request).await?.into_inner())
         }
         Request::Get {
@@ -84,8 +109,10 @@ async fn send(channel: Channel, request: Request) -> Result<Response, Status> {
             serializable,
             revision,
             limit,
+            shape,
         } => {
             let request = translate::range(&from, &to, serializable, revision, limit);
+            let request = translate::shaped(request, &shape);
             translate::range_answer(kv.range(request).await?.into_inner())
         }
         Request::Txn {

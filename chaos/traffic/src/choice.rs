@@ -1,9 +1,12 @@
 //! What a client does next, drawn from its seed.
 
-use barque_checks::history::{Compare, Relation, Request, Target};
+use barque_checks::history::{Compare, Order, Relation, Request, Shape, Target};
 use rand::{Rng, rngs::StdRng};
 
 use crate::Plan;
+
+/// Of a value's padding: it fits the smallest batch of a simulated member, and a few dozen fill a stream's window.
+const LARGE_BYTES: std::ops::Range<usize> = 500..2500;
 
 /// One client's dice, and what it remembers of what it saw.
 pub struct Choice {
@@ -12,6 +15,8 @@ pub struct Choice {
     sequence: u64,
     prefix: String,
     keys: u32,
+    large_values: bool,
+    wide: bool,
     /// The last revision that it saw of anything.
     pub seen: i64,
     /// The last value that it saw of each key, with its mod revision.
@@ -27,6 +32,8 @@ impl Choice {
             sequence: 0,
             prefix: plan.prefix.clone(),
             keys: plan.keys,
+            large_values: plan.large_values,
+            wide: plan.wide_requests,
             seen: 0,
             values: Default::default(),
         }
@@ -44,7 +51,17 @@ impl Choice {
     /// Never the same twice in a run.
     pub fn value(&mut self) -> String {
         self.sequence += 1;
-        format!("{}/{}", self.client, self.sequence)
+        let value = format!("{}/{}", self.client, self.sequence);
+        if !self.large_values || self.rng.random_bool(0.8) {
+            return value;
+        }
+        let padding = self.rng.random_range(LARGE_BYTES);
+        format!("{value}/{}", "x".repeat(padding))
+    }
+
+    /// One of those that hang on a lease with many; no other client has any like it, and no range but of all keys.
+    pub fn leased_key(&mut self, number: u32) -> String {
+        format!("{}z{}/{number:02}", self.prefix, self.client)
     }
 
     pub fn member(&mut self, members: &[u32]) -> u32 {
@@ -62,6 +79,7 @@ impl Choice {
                 self.get(false, (self.seen - back).max(0))
             }
             72..78 => self.range(),
+            78..80 if self.wide => self.delete_range(),
             _ => self.txn(),
         }
     }
@@ -100,19 +118,99 @@ impl Choice {
     }
 
     fn range(&mut self) -> Request {
-        let (a, b) = (self.key(), self.key());
+        let (from, to) = self.span();
         Request::Range {
-            from: a.clone().min(b.clone()),
-            // The last key itself is inside.
-            to: format!("{}\0", a.max(b)),
+            from,
+            to,
             serializable: self.rng.random_bool(0.3),
             revision: 0,
             limit: self.rng.random_range(0..4),
+            shape: match self.wide && self.rng.random_bool(0.5) {
+                true => self.shape(),
+                false => Shape::default(),
+            },
         }
     }
 
-    /// Mostly compare-and-swap on one key; now and then on two.
+    /// From one key to another, the last one itself inside.
+    fn span(&mut self) -> (String, String) {
+        let (a, b) = (self.key(), self.key());
+        (a.clone().min(b.clone()), format!("{}\0", a.max(b)))
+    }
+
+    fn shape(&mut self) -> Shape {
+        let mut shape = Shape {
+            order: [
+                Order::ByKey,
+                Order::ByKeyDescending,
+                Order::ByValue,
+                Order::ByValueDescending,
+            ][self.rng.random_range(0..4)],
+            keys_only: self.rng.random_bool(0.2),
+            count_only: self.rng.random_bool(0.2),
+            ..Shape::default()
+        };
+        let bound = (self.seen - self.rng.random_range(0..30)).max(1);
+        match self.rng.random_range(0..8) {
+            0 => shape.min_mod = bound,
+            1 => shape.max_mod = bound,
+            2 => shape.min_create = bound,
+            3 => shape.max_create = bound,
+            _ => {}
+        }
+        shape
+    }
+
+    /// Of two neighbours, or of what hangs between one and the next: most keys are to be there most of the time.
+    fn delete_range(&mut self) -> Request {
+        let first = self.rng.random_range(0..self.keys);
+        Request::DeleteRange {
+            from: format!("{}{first:02}", self.prefix),
+            to: format!("{}{:02}", self.prefix, first + self.rng.random_range(1..3)),
+            prev_kv: self.rng.random_bool(0.5),
+        }
+    }
+
+    /// Mostly compare-and-swap on one key; now and then on two, or something else altogether.
     fn txn(&mut self) -> Request {
+        match self.wide && self.rng.random_bool(0.25) {
+            true => self.wide_txn(),
+            false => self.narrow_txn(),
+        }
+    }
+
+    /// A compare over a range, and a txn in a txn.
+    fn wide_txn(&mut self) -> Request {
+        let (from, to) = self.span();
+        let bound = (self.seen - self.rng.random_range(0..20)).max(0);
+        let over_range = Compare {
+            key: from.clone(),
+            to: to.clone(),
+            target: match self.rng.random_range(0..3) {
+                0 => Target::CreateRevision(0),
+                1 => Target::Version(self.rng.random_range(1..6)),
+                _ => Target::ModRevision(bound),
+            },
+            relation: [Relation::Less, Relation::Greater, Relation::NotEqual][self.rng.random_range(0..3)],
+        };
+        let read = Request::Range {
+            from,
+            to,
+            serializable: false,
+            revision: 0,
+            limit: 0,
+            shape: self.shape(),
+        };
+        let inner = self.narrow_txn();
+        let put = Request::put(self.own_key(), self.value());
+        Request::Txn {
+            compares: vec![over_range],
+            then: vec![put, inner],
+            otherwise: vec![read],
+        }
+    }
+
+    fn narrow_txn(&mut self) -> Request {
         let key = self.key();
         let compares = vec![self.compare(&key)];
         let mut then = vec![match self.rng.random_range(0..5) {
@@ -145,6 +243,7 @@ impl Choice {
         };
         Compare {
             key: key.to_owned(),
+            to: String::new(),
             target,
             relation,
         }

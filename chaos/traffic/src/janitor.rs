@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use barque_checks::history::{Outcome, Request};
+use barque_checks::history::{Outcome, Request, Shape};
+use barque_proto::etcd::etcdserverpb::alarm_request::AlarmAction;
 use rand::Rng;
 use tokio::time::sleep;
 
@@ -28,8 +29,34 @@ pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder, co
                 serializable: choice.rng.random_bool(0.5),
                 revision,
                 limit: 0,
+                shape: Shape::default(),
             };
             caller.call(choice.member(&target.members), read).await;
+        }
+    }
+}
+
+/// As long as members say that there is no room: compacts all that the collector has, and disarms the alarm.
+pub async fn disarm(number: u32, target: Target, plan: Plan, recorder: Recorder, collector: Collector) {
+    let mut choice = Choice::new(&plan, number);
+    let mut caller = Caller::new(number, target.clone(), plan.timeout, recorder.clone());
+    while !recorder.is_stopping() {
+        sleep(Duration::from_millis(choice.rng.random_range(300..2000))).await;
+        let member = choice.member(&target.members);
+        let Some(alarms) = caller.alarm(member, AlarmAction::Get, 0).await else {
+            continue;
+        };
+        if alarms.is_empty() {
+            continue;
+        }
+        let revision = collector.collected();
+        if revision > 1 {
+            caller.call(member, Request::Compact { revision }).await;
+            // The space is given back a little later.
+            sleep(Duration::from_millis(choice.rng.random_range(0..1500))).await;
+        }
+        for member_id in alarms {
+            caller.alarm(member, AlarmAction::Deactivate, member_id).await;
         }
     }
 }

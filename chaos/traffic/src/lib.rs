@@ -12,6 +12,7 @@ mod outcome;
 mod record;
 mod tenant;
 mod translate;
+mod watched;
 mod watcher;
 
 use std::{sync::Arc, time::Duration};
@@ -49,6 +50,16 @@ pub struct Plan {
     /// Clients that hold leases.
     pub tenants: u32,
     pub compactions: bool,
+    /// Watches on one stream, at most.
+    pub watches: u32,
+    /// Requests beyond the plain ones: compares over ranges, nested txns, deletes of ranges, sorts and filters.
+    pub wide_requests: bool,
+    /// Some values are so large that a client that reads slowly holds up its stream.
+    pub large_values: bool,
+    /// Some leases have dozens of keys, and some live for long.
+    pub large_leases: bool,
+    /// A client watches over the alarm of a small quota: it compacts and disarms.
+    pub disarms: bool,
     /// Watches ask how far they are as soon as they are created. Older releases of etcd answer too early then.
     pub eager_progress: bool,
     /// Between two calls of a client, at most.
@@ -64,6 +75,7 @@ const TENANTS: u32 = 200;
 const JANITOR: u32 = 300;
 const COLLECTOR: u32 = 301;
 const COMPACTOR: u32 = 302;
+const CARETAKER: u32 = 303;
 
 /// Tasks that run until they are dropped.
 pub type Tasks = Vec<BoxFuture<'static, ()>>;
@@ -106,6 +118,15 @@ pub fn tasks(target: &Target, plan: &Plan, recorder: &Recorder, collector: &Coll
     if plan.compactions {
         tasks.push(Box::pin(janitor::run(
             JANITOR,
+            target.clone(),
+            plan.clone(),
+            recorder.clone(),
+            collector.clone(),
+        )));
+    }
+    if plan.disarms {
+        tasks.push(Box::pin(janitor::disarm(
+            CARETAKER,
             target.clone(),
             plan.clone(),
             recorder.clone(),

@@ -1,7 +1,7 @@
 //! Between the history's words and etcd's messages.
 
 use barque_checks::history::{
-    Answer, Compare, EventKind, KeyValue, Relation, Request, Response, Target, WatchEvent,
+    Answer, Compare, EventKind, KeyValue, Order, Relation, Request, Response, Shape, Target, WatchEvent,
 };
 use barque_proto::etcd::{etcdserverpb as pb, mvccpb};
 
@@ -40,9 +40,11 @@ pub fn put(key: &str, value: &str, prev_kv: bool, lease: i64) -> pb::PutRequest 
     }
 }
 
-pub fn delete(key: &str, prev_kv: bool) -> pb::DeleteRangeRequest {
+/// `to` as in a history's span.
+pub fn delete(key: &str, to: &str, prev_kv: bool) -> pb::DeleteRangeRequest {
     pb::DeleteRangeRequest {
         key: key.to_owned().into(),
+        range_end: to.to_owned().into(),
         prev_kv,
         ..Default::default()
     }
@@ -56,6 +58,28 @@ pub fn range(from: &str, to: &str, serializable: bool, revision: i64, limit: i64
         revision,
         limit,
         ..Default::default()
+    }
+}
+
+/// The same read, answered as it is to be.
+pub fn shaped(read: pb::RangeRequest, shape: &Shape) -> pb::RangeRequest {
+    use pb::range_request::{SortOrder, SortTarget};
+    let (order, target) = match shape.order {
+        Order::ByKey => (SortOrder::None, SortTarget::Key),
+        Order::ByKeyDescending => (SortOrder::Descend, SortTarget::Key),
+        Order::ByValue => (SortOrder::Ascend, SortTarget::Value),
+        Order::ByValueDescending => (SortOrder::Descend, SortTarget::Value),
+    };
+    pb::RangeRequest {
+        sort_order: order.into(),
+        sort_target: target.into(),
+        keys_only: shape.keys_only,
+        count_only: shape.count_only,
+        min_mod_revision: shape.min_mod,
+        max_mod_revision: shape.max_mod,
+        min_create_revision: shape.min_create,
+        max_create_revision: shape.max_create,
+        ..read
     }
 }
 
@@ -85,8 +109,8 @@ fn compare(compare: &Compare) -> pb::Compare {
         result: result.into(),
         target: target.into(),
         key: compare.key.clone().into(),
+        range_end: compare.to.clone().into(),
         target_union: Some(operand),
-        ..Default::default()
     }
 }
 
@@ -100,7 +124,8 @@ fn op(request: &Request) -> Option<pb::RequestOp> {
             prev_kv,
             lease,
         } => Op::RequestPut(put(key, value, *prev_kv, *lease)),
-        Request::Delete { key, prev_kv } => Op::RequestDeleteRange(delete(key, *prev_kv)),
+        Request::Delete { key, prev_kv } => Op::RequestDeleteRange(delete(key, "", *prev_kv)),
+        Request::DeleteRange { from, to, prev_kv } => Op::RequestDeleteRange(delete(from, to, *prev_kv)),
         Request::Get {
             key,
             serializable,
@@ -112,7 +137,8 @@ fn op(request: &Request) -> Option<pb::RequestOp> {
             serializable,
             revision,
             limit,
-        } => Op::RequestRange(range(from, to, *serializable, *revision, *limit)),
+            shape,
+        } => Op::RequestRange(shaped(range(from, to, *serializable, *revision, *limit), shape)),
         Request::Txn {
             compares,
             then,

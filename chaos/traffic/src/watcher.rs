@@ -1,12 +1,15 @@
-//! A client that watches: for a while at one member, then onwards from there at another.
+//! A client that watches, on one stream at a time: for a while at one member, then onwards from there at another.
+//!
+//! What one stream holds is a [`Session`]: one watch or many, each a [`Watched`] with its own place. Some read slowly, so
+//! that events wait for them; some cancel a watch and go on with another from there.
 
 use std::time::Duration;
 
-use barque_checks::history::{WatchKind, WatchRecord, WatchResponse};
+use barque_checks::history::{WatchKind, WatchResponse};
 use barque_proto::etcd::etcdserverpb as pb;
 use pb::{
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, watch_client::WatchClient,
-    watch_create_request::FilterType, watch_request::RequestUnion,
+    WatchCancelRequest, WatchProgressRequest, WatchRequest, watch_client::WatchClient,
+    watch_request::RequestUnion,
 };
 use rand::Rng;
 use tokio::{
@@ -16,141 +19,121 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::{Plan, Recorder, Target, choice::Choice, translate};
+use crate::{
+    Plan, Recorder, Target,
+    choice::Choice,
+    translate,
+    watched::{Watched, how_many},
+};
 
 const ASK_PROGRESS_EVERY: Duration = Duration::from_millis(700);
+/// Requests that wait to be sent: all watches of a stream at once.
+const REQUESTS: usize = 128;
+/// By the server, of an answer that is about no watch alone.
+const ALL_WATCHES: i64 = -1;
 
-/// What stays the same from one member to the next.
-struct Wanted {
-    from: String,
-    to: String,
-    no_put: bool,
-    no_delete: bool,
-    prev_kv: bool,
-    fragment: bool,
-}
-
-impl Wanted {
-    fn choose(choice: &mut Choice, prefix: &str) -> Wanted {
-        let (a, b) = (choice.key(), choice.key());
-        let (from, to) = match choice.rng.random_range(0..4) {
-            0 => (a, String::new()),
-            1 => (a.clone().min(b.clone()), format!("{}\0", a.max(b))),
-            _ => (prefix.to_owned(), format!("{prefix}\u{7f}")),
-        };
-        Wanted {
-            from,
-            to,
-            no_put: choice.rng.random_bool(0.1),
-            no_delete: choice.rng.random_bool(0.1),
-            prev_kv: choice.rng.random_bool(0.4),
-            fragment: choice.rng.random_bool(0.3),
-        }
-    }
-
-    fn record(&self, client: u32, member: u32, next: i64, resumed_from: Option<i64>) -> WatchRecord {
-        WatchRecord {
-            client,
-            member,
-            from: self.from.clone(),
-            to: self.to.clone(),
-            start_revision: next,
-            no_put: self.no_put,
-            no_delete: self.no_delete,
-            prev_kv: self.prev_kv,
-            fragment: self.fragment,
-            resumed_from,
-            ..Default::default()
-        }
-    }
-
-    fn create(&self, next: i64) -> WatchRequest {
-        let filters = [
-            (self.no_put, FilterType::Noput),
-            (self.no_delete, FilterType::Nodelete),
-        ];
-        let filters = filters.into_iter().filter(|(on, _)| *on);
-        WatchRequest {
-            request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest {
-                key: self.from.clone().into(),
-                range_end: self.to.clone().into(),
-                start_revision: next,
-                filters: filters.map(|(_, filter)| filter.into()).collect(),
-                prev_kv: self.prev_kv,
-                fragment: self.fragment,
-                ..Default::default()
-            })),
-        }
+fn request(union: RequestUnion) -> WatchRequest {
+    WatchRequest {
+        request_union: Some(union),
     }
 }
 
 fn ask_progress() -> WatchRequest {
-    WatchRequest {
-        request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
-    }
-}
-
-/// How far the watch is.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    /// Up to here every event was delivered; none: nothing is known yet.
-    complete: Option<i64>,
-    /// Where to begin when there is no such revision.
-    start: i64,
-}
-
-impl Place {
-    fn next(&self) -> i64 {
-        self.complete.map_or(self.start, |complete| complete + 1)
-    }
+    request(RequestUnion::ProgressRequest(WatchProgressRequest {}))
 }
 
 pub async fn run(number: u32, target: Target, plan: Plan, recorder: Recorder) {
     let mut choice = Choice::new(&plan, number);
-    let wanted = Wanted::choose(&mut choice, &plan.prefix);
-    let mut place = Place {
-        complete: None,
-        start: choice.rng.random_range(0..2),
-    };
+    let many = how_many(&mut choice, plan.watches);
+    let mut watches: Vec<Watched> = (0..many)
+        .map(|_| Watched::choose(&mut choice, &plan.prefix, many))
+        .collect();
+    // One that never stops reading is told everything as it comes.
+    let reads_slowly = plan.watches > 1 && choice.rng.random_bool(0.3);
     while !recorder.is_stopping() {
         let member = choice.member(&target.members);
         let until = Instant::now() + Duration::from_millis(choice.rng.random_range(500..15_000));
-        let record = wanted.record(number, member, place.next(), place.complete);
         let channel = (target.dial)(number, member);
         let mut client = WatchClient::new(channel).max_decoding_message_size(64 << 20);
-        let (requests, stream) = mpsc::channel(4);
-        drop(requests.try_send(wanted.create(place.next())));
+        let (requests, stream) = mpsc::channel(REQUESTS);
+        let mut session = Session {
+            client: number,
+            member,
+            recorder: &recorder,
+            target: &target,
+            requests,
+            watches,
+            next_id: 1,
+            reads_slowly,
+        };
+        session.create_all();
         if plan.eager_progress && choice.rng.random_bool(0.5) {
-            drop(requests.try_send(ask_progress()));
+            session.send(ask_progress());
         }
         let opened = timeout(plan.timeout, client.watch(ReceiverStream::new(stream))).await;
         if let Ok(Ok(answers)) = opened {
-            let watch = recorder.watch(record);
-            let mut session = Session {
-                watch,
-                recorder: &recorder,
-                target: &target,
-                requests,
-                place,
-            };
-            session.follow(answers.into_inner(), until).await;
-            place = session.place;
+            session.note_all();
+            session.follow(answers.into_inner(), until, &mut choice).await;
         }
+        watches = session.end();
         sleep(Duration::from_millis(choice.rng.random_range(10..300))).await;
     }
 }
 
-/// One watch on one stream.
+/// The watches on one stream.
 struct Session<'a> {
-    watch: usize,
+    client: u32,
+    member: u32,
     recorder: &'a Recorder,
     target: &'a Target,
     requests: mpsc::Sender<WatchRequest>,
-    place: Place,
+    watches: Vec<Watched>,
+    /// Each watch on a stream has an ID that no other had.
+    next_id: i64,
+    reads_slowly: bool,
 }
 
 impl Session<'_> {
-    async fn follow(&mut self, mut answers: Streaming<pb::WatchResponse>, until: Instant) {
+    fn send(&self, request: WatchRequest) {
+        drop(self.requests.try_send(request));
+    }
+
+    fn create_all(&mut self) {
+        for at in 0..self.watches.len() {
+            self.create(at);
+        }
+    }
+
+    fn create(&mut self, at: usize) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let create = self.watches[at].create(id);
+        self.send(request(RequestUnion::CreateRequest(create)));
+    }
+
+    /// A stream that was never opened leaves no record.
+    fn note_all(&mut self) {
+        for at in 0..self.watches.len() {
+            self.note(at);
+        }
+    }
+
+    fn note(&mut self, at: usize) {
+        let record = self.watches[at].record(self.client, self.member);
+        self.watches[at].record = Some(self.recorder.watch(record));
+    }
+
+    fn end(mut self) -> Vec<Watched> {
+        self.watches.iter_mut().for_each(Watched::leave);
+        self.watches
+    }
+
+    async fn follow(
+        &mut self,
+        mut answers: Streaming<pb::WatchResponse>,
+        until: Instant,
+        choice: &mut Choice,
+    ) {
         while Instant::now() < until && !self.recorder.is_stopping() {
             let wake = (Instant::now() + ASK_PROGRESS_EVERY).min(until);
             match timeout_at(wake, answers.message()).await {
@@ -160,45 +143,78 @@ impl Session<'_> {
                     }
                 }
                 Ok(Ok(None) | Err(_)) => return,
-                Err(_) => {
-                    drop(self.requests.try_send(ask_progress()));
-                }
+                Err(_) => self.send(ask_progress()),
+            }
+            if self.watches.len() > 1 && choice.rng.random_bool(0.01) {
+                self.cancel_one(choice);
+            }
+            if self.reads_slowly && choice.rng.random_bool(0.02) {
+                self.pause(choice).await;
             }
         }
     }
 
-    /// `false`: the watch is over.
-    fn saw(&mut self, answer: pb::WatchResponse) -> bool {
-        let header_revision = translate::revision(&answer.header);
-        let kind = kind(answer);
-        let goes_on = !matches!(kind, WatchKind::Cancelled { .. });
-        match &kind {
-            WatchKind::Created if self.place.complete.is_none() && self.place.start == 0 => {
-                // From now on: what was before is none of this watch's.
-                self.place.complete = Some(header_revision);
-            }
-            WatchKind::Events {
-                events,
-                fragment: false,
-            } => {
-                let last = events.iter().map(|event| event.revision).max();
-                self.place.complete = self.place.complete.max(last);
-            }
-            WatchKind::Progress => self.place.complete = self.place.complete.max(Some(header_revision)),
-            WatchKind::Cancelled { compact_revision, .. } if *compact_revision > 0 => {
-                self.place = Place {
-                    complete: None,
-                    start: *compact_revision,
-                };
-            }
-            _ => {}
+    /// Nothing is read for a while; before it or in it progress is asked for, while events wait.
+    async fn pause(&self, choice: &mut Choice) {
+        let mut wait = || Duration::from_millis(choice.rng.random_range(0..4000));
+        let (before, after) = (wait(), wait());
+        sleep(before).await;
+        self.send(ask_progress());
+        sleep(after).await;
+    }
+
+    fn cancel_one(&mut self, choice: &mut Choice) {
+        let at = choice.rng.random_range(0..self.watches.len());
+        if let Some(watch_id) = self.watches[at].cancel() {
+            self.send(request(RequestUnion::CancelRequest(WatchCancelRequest {
+                watch_id,
+            })));
         }
+    }
+
+    /// `false`: the stream is of no more use.
+    fn saw(&mut self, answer: pb::WatchResponse) -> bool {
+        let (id, header_revision) = (answer.watch_id, translate::revision(&answer.header));
+        let kind = kind(answer);
+        let is_cancelled = matches!(kind, WatchKind::Cancelled { .. });
+        let was_compacted = matches!(
+            kind,
+            WatchKind::Cancelled {
+                compact_revision: 1..,
+                ..
+            }
+        );
         let response = WatchResponse {
             time: (self.target.now_us)(),
             header_revision,
             kind,
         };
-        self.recorder.watched(self.watch, response);
+        if id == ALL_WATCHES {
+            // What was refused is not said to be any of them.
+            if !is_cancelled {
+                let told = |watch: &&mut Watched| watch.is_created();
+                let recorder = self.recorder;
+                self.watches
+                    .iter_mut()
+                    .filter(told)
+                    .for_each(|watch| watch.saw(&response, recorder));
+            }
+            return !is_cancelled;
+        }
+        let Some(at) = self.watches.iter().position(|watch| watch.id() == Some(id)) else {
+            // Sent before the cancellation was read.
+            return true;
+        };
+        self.watches[at].saw(&response, self.recorder);
+        if !is_cancelled {
+            return true;
+        }
+        let goes_on = self.watches[at].was_asked_to_end() || was_compacted;
+        self.watches[at].leave();
+        if goes_on {
+            self.create(at);
+            self.note(at);
+        }
         goes_on
     }
 }

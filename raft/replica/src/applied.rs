@@ -29,6 +29,7 @@ impl FlushedState {
 /// What is applied here, for those who wait for it.
 #[derive(Debug)]
 pub struct Applied {
+    position: Mutex<Option<LogPosition>>,
     /// The index of the next entry to apply: 0 while nothing is applied.
     next: watch::Sender<u64>,
     term: watch::Sender<u64>,
@@ -39,12 +40,14 @@ impl Applied {
         let term = at.map_or(0, |position| position.term);
         let next = at.map_or(0, |position| position.index + 1);
         Self {
+            position: Mutex::new(at),
             next: watch::Sender::new(next),
             term: watch::Sender::new(term),
         }
     }
 
     pub fn set(&self, position: LogPosition) {
+        *self.position.lock() = Some(position);
         self.next.send_replace(position.index + 1);
         self.term.send_if_modified(|term| {
             let changed = *term != position.term;
@@ -53,16 +56,28 @@ impl Applied {
         });
     }
 
-    pub fn covers(&self, index: u64) -> bool {
-        *self.next.borrow() > index
+    pub fn position(&self) -> Option<LogPosition> {
+        *self.position.lock()
     }
 
     pub fn index(&self) -> u64 {
         self.next.borrow().saturating_sub(1)
     }
 
+    /// Whether the entry at this position is applied. The index alone does not say so: with data that went back in time
+    /// somewhere, another history may reach as far, in an earlier term.
+    pub fn has(&self, at: LogPosition) -> bool {
+        self.position()
+            .is_some_and(|applied| applied.index >= at.index && applied.term >= at.term)
+    }
+
+    /// Returns when the entry at this position is applied; `false` when the member stops before.
+    pub async fn wait_for(&self, at: LogPosition) -> bool {
+        self.next.subscribe().wait_for(|_| self.has(at)).await.is_ok()
+    }
+
     /// Returns when the entry at `index` is applied; `false` when the member stops before.
-    pub async fn wait_for(&self, index: u64) -> bool {
+    pub async fn wait_for_index(&self, index: u64) -> bool {
         self.next.subscribe().wait_for(|next| *next > index).await.is_ok()
     }
 

@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use barque_proto::peer as pb;
+use barque_store::LogPosition;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -28,7 +29,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// Readers that may wait at once.
 const WAITING: usize = 100_000;
 
-type Answer = oneshot::Sender<Result<u64, ReadBarrierError>>;
+/// The entry that must be applied where the read is answered.
+type Answer = oneshot::Sender<Result<LogPosition, ReadBarrierError>>;
 
 struct Ask {
     /// Only this member's own leadership counts.
@@ -51,16 +53,16 @@ impl Barrier {
     pub async fn wait(&self) -> Result<(), ReadBarrierError> {
         count(&self.counters.read_barriers);
         let deadline = Instant::now() + self.request_timeout;
-        let index = self.ask(false, deadline).await?;
-        self.applied_here(index, deadline).await
+        let at = self.ask(false, deadline).await?;
+        self.applied_here(at, deadline).await
     }
 
-    /// Returns once this member has applied `index`.
-    async fn applied_here(&self, index: u64, deadline: Instant) -> Result<(), ReadBarrierError> {
-        if self.applied.covers(index) {
+    /// Returns once this member has applied that entry.
+    async fn applied_here(&self, at: LogPosition, deadline: Instant) -> Result<(), ReadBarrierError> {
+        if self.applied.has(at) {
             return Ok(());
         }
-        match timeout_at(deadline, self.applied.wait_for(index)).await {
+        match timeout_at(deadline, self.applied.wait_for(at)).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(ReadBarrierError::Stopped),
             Err(_) => Err(ReadBarrierError::TimedOut),
@@ -71,16 +73,16 @@ impl Barrier {
     /// it, before its leader has: what a client was answered there is known here only after this.
     pub async fn wait_as_leader(&self) -> Result<(), ReadBarrierError> {
         let deadline = Instant::now() + self.request_timeout;
-        let index = self.ask(true, deadline).await?;
-        self.applied_here(index, deadline).await
+        let at = self.ask(true, deadline).await?;
+        self.applied_here(at, deadline).await
     }
 
     /// A read index confirmed by a quorum for this member as the leader.
-    pub async fn leader_read_index(&self) -> Result<u64, ReadBarrierError> {
+    pub async fn leader_read_index(&self) -> Result<LogPosition, ReadBarrierError> {
         self.ask(true, Instant::now() + self.request_timeout).await
     }
 
-    async fn ask(&self, leader_only: bool, deadline: Instant) -> Result<u64, ReadBarrierError> {
+    async fn ask(&self, leader_only: bool, deadline: Instant) -> Result<LogPosition, ReadBarrierError> {
         let (answer, index) = oneshot::channel();
         let asked = Ask {
             leader_only,
@@ -168,7 +170,12 @@ impl BarrierTask {
             }
             count(&self.counters.read_indexes);
             match timeout_at(last, self.read_index()).await {
-                Ok(Ok(index)) => return answer(round, Ok(index)),
+                Ok(Ok(at)) => {
+                    if planted("read-joins-round") {
+                        round.extend(std::iter::from_fn(|| self.asks.try_recv().ok()));
+                    }
+                    return answer(round, Ok(at));
+                }
                 Ok(Err(())) => {}
                 Err(_) => return answer(round, Err(self.late())),
             }
@@ -189,7 +196,7 @@ impl BarrierTask {
             return round;
         };
         let (others, reads): (Vec<_>, Vec<_>) = round.into_iter().partition(|ask| ask.leader_only);
-        answer(reads, Ok(leading.committed_index));
+        answer(reads, Ok(leading.committed()));
         others
     }
 
@@ -200,7 +207,7 @@ impl BarrierTask {
         }
     }
 
-    async fn read_index(&mut self) -> Result<u64, ()> {
+    async fn read_index(&mut self) -> Result<LogPosition, ()> {
         let leader = self.leadership.borrow_and_update().leader.ok_or(())?;
         match leader.0 == self.me {
             true => self.read_index_here().await,
@@ -208,10 +215,10 @@ impl BarrierTask {
         }
     }
 
-    async fn read_index_here(&self) -> Result<u64, ()> {
+    async fn read_index_here(&self) -> Result<LogPosition, ()> {
         let leading = Leading::of(&self.raft, self.me).await.ok_or(())?;
         match self.is_confirmed(&leading).await {
-            true => Ok(leading.committed_index),
+            true => Ok(leading.committed()),
             false => Err(()),
         }
     }
@@ -247,7 +254,7 @@ impl BarrierTask {
         reply.confirmed.then_some(member)
     }
 
-    async fn read_index_from(&self, leader: u64) -> Result<u64, ()> {
+    async fn read_index_from(&self, leader: u64) -> Result<LogPosition, ()> {
         let link = self.links.to_member(leader).ok_or(())?;
         let mut client = link.client(Lane::Control);
         let call = client.read_index(link.request(pb::ReadIndexRequest {}));
@@ -258,8 +265,12 @@ impl BarrierTask {
             reply = timeout(Duration::from_secs(2), call) => reply.map_err(drop)?,
             _ = succeeded => return Err(()),
         };
-        link.checked(reply).map(|reply| reply.index).map_err(|status| {
+        let reply = link.checked(reply).map_err(|status| {
             tracing::debug!(%status, "the leader gave no read index");
+        })?;
+        Ok(LogPosition {
+            term: reply.term,
+            index: reply.index,
         })
     }
 }
@@ -267,6 +278,7 @@ impl BarrierTask {
 /// What a leader knows at one instant: where its reads must reach, and who must confirm that it still leads.
 struct Leading {
     term: u64,
+    /// Of an entry of that term.
     committed_index: u64,
     /// One set of voters, or two while the membership changes: each must give a majority.
     voters: Vec<BTreeSet<u64>>,
@@ -292,6 +304,13 @@ impl Leading {
         read.await.ok().flatten()
     }
 
+    fn committed(&self) -> LogPosition {
+        LogPosition {
+            term: self.term,
+            index: self.committed_index,
+        }
+    }
+
     fn is_quorum(&self, confirmed: &BTreeSet<u64>) -> bool {
         self.voters
             .iter()
@@ -299,7 +318,7 @@ impl Leading {
     }
 }
 
-fn answer(round: Vec<Ask>, result: Result<u64, ReadBarrierError>) {
+fn answer(round: Vec<Ask>, result: Result<LogPosition, ReadBarrierError>) {
     for ask in round {
         drop(ask.answer.send(result.clone()));
     }

@@ -49,7 +49,7 @@ pub fn lease_events(bytes: &Bytes, outcomes: &[Outcome]) -> io::Result<Vec<Lease
     let mut events: Vec<LeaseEvent> = granted.collect();
     if outcomes
         .iter()
-        .any(|outcome| matches!(outcome, Ok(Response::LeaseRevoke { .. })))
+        .any(|outcome| matches!(outcome, Ok(Response::LeaseRevoke { complete: true, .. })))
     {
         let batch = CommandBatch::decode(bytes.clone()).map_err(|e| codec::corrupt("command batch", e))?;
         events = in_order(batch, outcomes);
@@ -60,9 +60,11 @@ pub fn lease_events(bytes: &Bytes, outcomes: &[Outcome]) -> io::Result<Vec<Lease
 fn in_order(batch: CommandBatch, outcomes: &[Outcome]) -> Vec<LeaseEvent> {
     let pairs = batch.commands.into_iter().zip(outcomes);
     let events = pairs.filter_map(|(command, outcome)| match (command.op, outcome) {
-        (Some(Op::LeaseRevoke(revoke)), Ok(_)) => Some(LeaseEvent::Revoked {
-            id: LeaseId(revoke.id),
-        }),
+        (Some(Op::LeaseRevoke(revoke)), Ok(Response::LeaseRevoke { complete: true, .. })) => {
+            Some(LeaseEvent::Revoked {
+                id: LeaseId(revoke.id),
+            })
+        }
         (_, Ok(Response::LeaseGrant(grant))) => Some(LeaseEvent::Granted {
             id: grant.id,
             ttl_s: grant.ttl_s,

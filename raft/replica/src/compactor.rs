@@ -1,4 +1,5 @@
-//! Physical compaction in the background: small steps between applies, until nothing is left.
+//! Physical compaction, and moving what deletions have ended, in the background: small steps between applies, until
+//! nothing is left.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Compactor {
     pub state_machine: StateMachine,
     pub store: Store,
-    /// Something was compacted logically, or the state was replaced.
+    /// Something was compacted logically, deletions have left rows to be moved, or the state was replaced.
     pub wake: Arc<Notify>,
     /// The compact revision up to which everything is removed.
     pub done: Arc<watch::Sender<Revision>>,
@@ -23,21 +24,33 @@ impl Compactor {
     /// Runs until a step fails: then the member must stop.
     pub async fn run(self) -> io::Error {
         loop {
-            let target = self.store.head().compact_revision;
-            loop {
-                match self.state_machine.compact_step() {
-                    Ok(true) => tokio::time::sleep(PAUSE).await,
-                    Ok(false) => break,
-                    Err(error) => {
-                        if self.store.damage().is_some() {
-                            tokio::time::sleep(GRACE).await;
-                        }
-                        return error;
-                    }
+            if let Err(error) = self.work_off().await {
+                if self.store.damage().is_some() {
+                    tokio::time::sleep(GRACE).await;
                 }
+                return error;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Compaction goes first: somebody may wait for it, and what it removes need not be moved.
+    async fn work_off(&self) -> io::Result<()> {
+        loop {
+            let target = self.store.head().compact_revision;
+            while self.state_machine.compact_step()? {
+                tokio::time::sleep(PAUSE).await;
             }
             self.done.send_replace(target);
-            self.wake.notified().await;
+            while self.state_machine.move_step()? {
+                tokio::time::sleep(PAUSE).await;
+                if self.store.head().compact_revision != target {
+                    break;
+                }
+            }
+            if self.store.head().compact_revision == target {
+                return Ok(());
+            }
         }
     }
 }

@@ -57,7 +57,13 @@ pub struct ReplicaConfig {
     pub request_timeout: Duration,
     /// How often the leader has all members check and compare all their rows; 0: never.
     pub scrub_every: Duration,
+    /// How often the remaining TTLs of leases that live longer than this are written into the state, for the next leader
+    /// to go on from.
+    pub lease_checkpoint_interval: Duration,
 }
+
+/// As in etcd.
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 pub mod tests {
@@ -90,6 +96,7 @@ pub mod tests {
             max_batch_bytes: 4 << 20,
             request_timeout: Duration::from_secs(5),
             scrub_every: Duration::ZERO,
+            lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
         }
     }
 }

@@ -1,19 +1,22 @@
 //! A member's data directory: who the member is by it, and what is opened from it.
 
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use barque_store::{Applier, Store};
+use barque_store::{Applier, LogPosition, Store};
 use barque_wal::{Recovered, Wal};
 
 use crate::{
-    ReplicaConfig, StartError,
+    ReplicaConfig, StartError, codec,
     identity::{self, Identity},
+    installing::Installing,
+    known_peers::KnownPeers,
     peer::{discovery::Inquiry, link::Address},
+    refusal::{self, Replace},
 };
 
 /// Makes the directory and those above it that are missing, for their owner alone.
@@ -29,6 +32,20 @@ pub fn make_data_dir(dir: &Path) -> io::Result<()> {
         tracing::warn!(dir = %dir.display(), "the data directory is open to others than its owner: make its mode 0700");
     }
     Ok(())
+}
+
+/// Keeps every other process out of the data directory, for as long as this is held. Before anything in it is read:
+/// a second process would count as a start of the first.
+pub fn lock(dir: &Path) -> Result<File, StartError> {
+    let locked = File::open(dir)?;
+    match locked.try_lock() {
+        Ok(()) => Ok(locked),
+        Err(TryLockError::WouldBlock) => {
+            let text = format!("data directory {} is in use by another process", dir.display());
+            Err(StartError::Identity(text))
+        }
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
 }
 
 fn is_open_to_others(dir: &Path) -> io::Result<bool> {
@@ -91,6 +108,31 @@ pub async fn role(config: &ReplicaConfig, inquiry: &Inquiry) -> Result<Role, Sta
     })
 }
 
+/// Counts this start, durably, and opens what the member remembers of its peers. Nobody has been spoken to yet.
+pub fn begin_life(mut identity: Identity, member_dir: &Path) -> Result<(Identity, KnownPeers), StartError> {
+    if let Some(reason) = identity.retired {
+        return Err(StartError::Identity(reason));
+    }
+    make_private_dir(member_dir)?;
+    let forgotten = |what: String| {
+        let replace = Replace(identity.member_id);
+        StartError::Identity(format!(
+            "{what}; without what it remembers of the others this member may count votes that must not count, {replace}"
+        ))
+    };
+    let path = KnownPeers::path(member_dir);
+    // New, or of a program that did not count its starts, and had no such file on a member that never met others.
+    let is_first = identity.starts == 0;
+    if is_first && !path.exists() {
+        KnownPeers::create(member_dir)?;
+    }
+    let known = KnownPeers::load(member_dir, is_first).map_err(|error| forgotten(error.to_string()))?;
+    let known = known.ok_or_else(|| forgotten(format!("{} is missing", path.display())))?;
+    identity.starts += 1;
+    identity.save(member_dir)?;
+    Ok((identity, known))
+}
+
 pub fn member_dir(config: &ReplicaConfig) -> PathBuf {
     config.data_dir.join("member")
 }
@@ -135,19 +177,12 @@ pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, Start
         return Err(StartError::Identity(format!(
             "the log of member {:x} is gone: {}",
             identity.member_id,
-            identity::already_bootstrapped(identity.member_id)
+            refusal::wiped(identity.member_id)
         )));
     }
-    let purged = recovered.purged.map(|(_, index)| index);
-    let applied = applier.applied().map(|position| position.index);
-    if purged > applied {
-        return Err(StartError::Identity(format!(
-            "the log begins after index {}, the state ends at {}: the state directory {} is not the one of this log",
-            purged.unwrap_or(0),
-            applied.map_or("nothing".into(), |index| index.to_string()),
-            config.store.dir.display()
-        )));
-    }
+    let installing = Installing::new(&member_dir(config)).under_way()?;
+    check_log_and_state(&recovered, applier.applied(), installing)
+        .map_err(|what| does_not_fit(config, identity.member_id, &what))?;
     // Only now is it known that this state is the log's.
     applier.clear_leftovers()?;
     Ok(Opened {
@@ -156,6 +191,63 @@ pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, Start
         store,
         applier,
     })
+}
+
+fn does_not_fit(config: &ReplicaConfig, member_id: u64, what: &str) -> StartError {
+    let (log, state) = (config.data_dir.join("wal"), config.store.dir.display());
+    StartError::Identity(format!(
+        "{what}. Nothing was changed in {} and {state}: if one of them can be given back as it was, do; else this member has \
+         lost what it promised, {}",
+        log.display(),
+        Replace(member_id)
+    ))
+}
+
+/// Log and state belong together, and the log has all that was applied. `installing`: what a snapshot was about to make
+/// of the state.
+///
+/// ```text
+/// log (10, 30], vote of term 4   state at 20, term 4    fits: entries 21 to 30 are applied again
+/// log (25, 30]                   state at 20            entries 21 to 25 are nowhere
+/// log (10, 30]                   state at 62            the log has lost 31 to 62: it was acknowledged, and so was more
+/// log (10, 30]                   state at 62, installing 62   a snapshot came, and the log did not hear of it yet
+/// vote of term 3                 state of term 4        the log has forgotten votes
+/// ```
+fn check_log_and_state(
+    recovered: &Recovered,
+    applied: Option<LogPosition>,
+    installing: Option<LogPosition>,
+) -> Result<(), String> {
+    let index = |at: Option<u64>| at.map_or("nothing".into(), |index| index.to_string());
+    let applied_index = applied.map(|position| position.index);
+    let purged = recovered.purged.map(|(_, index)| index);
+    if purged > applied_index {
+        return Err(format!(
+            "the log begins after index {}, the state ends at {}: the state is not the one of this log",
+            index(purged),
+            index(applied_index)
+        ));
+    }
+    let end = recovered.last.map(|(_, index)| index).max(purged);
+    if applied_index > end && applied != installing {
+        return Err(format!(
+            "the log ends at index {}, the state is at {}: the log has lost its end",
+            index(end),
+            index(applied_index)
+        ));
+    }
+    let voted = recovered.vote.clone().map(codec::decode_vote).transpose();
+    let voted = voted.map_err(|error| error.to_string())?;
+    let (voted, term) = (
+        voted.map_or(0, |vote| vote.leader_id.term),
+        applied.map_or(0, |at| at.term),
+    );
+    if term > voted {
+        return Err(format!(
+            "the log's vote is of term {voted}, the state of term {term}: the log has lost a vote"
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -176,6 +268,72 @@ mod tests {
         assert_eq!((mode(&dir), is_open_to_others(&dir).unwrap()), (0o700, false));
         // Again, as at the next start.
         make_data_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_state_ahead_of_its_log_is_refused_unless_a_snapshot_came() {
+        let at = |term, index| Some(LogPosition { term, index });
+        let vote = codec::encode_vote(&openraft::Vote::new(4, 1));
+        // (purged, last), state, installing, expected.
+        let cases = [
+            ((Some(10), Some(30)), at(4, 20), None, ""),
+            ((Some(10), Some(30)), at(4, 30), None, ""),
+            ((Some(25), Some(30)), at(4, 20), None, "begins after index 25"),
+            (
+                (Some(25), None),
+                None,
+                None,
+                "begins after index 25, the state ends at nothing",
+            ),
+            (
+                (Some(10), Some(30)),
+                at(4, 62),
+                None,
+                "ends at index 30, the state is at 62",
+            ),
+            (
+                (Some(10), Some(30)),
+                at(4, 62),
+                at(4, 61),
+                "ends at index 30, the state is at 62",
+            ),
+            ((Some(10), Some(30)), at(4, 62), at(4, 62), ""),
+            ((None, None), at(4, 62), at(4, 62), ""),
+            ((None, None), at(4, 0), None, "ends at index nothing"),
+            ((Some(20), None), at(4, 20), None, ""),
+            ((None, None), None, None, ""),
+            (
+                (Some(10), Some(30)),
+                at(5, 20),
+                None,
+                "vote is of term 4, the state of term 5",
+            ),
+        ];
+        for ((purged, last), state, installing, expected) in cases {
+            let recovered = Recovered {
+                purged: purged.map(|index| (1, index)),
+                last: last.map(|index| (4, index)),
+                vote: Some(vote.clone()),
+                ..Recovered::default()
+            };
+            match check_log_and_state(&recovered, state, installing) {
+                Ok(()) => assert_eq!(expected, "", "{purged:?} {last:?} {state:?}"),
+                Err(text) => assert!(
+                    !expected.is_empty() && text.contains(expected),
+                    "{text}, not {expected}"
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn a_data_directory_is_one_process_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        let refused = lock(dir.path()).unwrap_err().to_string();
+        assert!(refused.ends_with("is in use by another process"), "{refused}");
+        drop(held);
+        lock(dir.path()).unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! [`Host`] opens the store and the log and carries bytes between members. [`RealHost`] is the one of every real
 //! member; the simulator has another, in which disks and networks fail as a seed decides.
 
-use std::{io, path::Path};
+use std::{io, net::SocketAddr, path::Path};
 
 use barque_store::{Applier, Store, StoreConfig, StoreError};
 use barque_wal::{Recovered, Wal, WalConfig, files::RealFiles};
@@ -30,7 +30,8 @@ pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 pub trait Listener: Send {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Box<dyn Connection>>>;
+    /// A connection, and where it comes from.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Connection>, SocketAddr)>>;
 }
 
 /// The operating system.
@@ -60,8 +61,11 @@ impl Host for RealHost {
 }
 
 impl Listener for TcpListener {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Box<dyn Connection>>> {
-        Box::pin(async move { without_delay(TcpListener::accept(self).await?.0) })
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Connection>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, address) = TcpListener::accept(self).await?;
+            Ok((without_delay(stream)?, address))
+        })
     }
 }
 

@@ -3,22 +3,25 @@
 //! As in etcd a member's ID is a hash of its peer URLs and the cluster's token, the cluster's ID a hash of the
 //! first members' IDs. Besides, a member draws a random *incarnation* when its data directory is made, and a member
 //! whose data was wiped comes back with another. The membership says which one is right as soon as the member has
-//! told it; until then peers go by the first one that they saw.
+//! told it; until then peers go by the first one that they saw. The file also counts the starts of the data directory,
+//! by which peers tell it from an older copy of itself: see [`crate::known_peers`].
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{MemberConfig, ReplicaConfig, StartError, data_dir::make_private_dir, planted};
-
-const FORMAT_VERSION: u32 = 1;
+use crate::{
+    MemberConfig, ReplicaConfig, StartError,
+    known_peers::KnownPeers,
+    sealed::{self, Found},
+};
 
 fn first_u64(hash: impl AsRef<[u8]>) -> u64 {
     let bytes: [u8; 8] = hash.as_ref()[..8]
@@ -56,30 +59,15 @@ fn peer_urls(config: &ReplicaConfig) -> impl Iterator<Item = &str> {
         .map(String::as_str)
 }
 
-/// An ID as humans see it, and as it stands in files: JSON numbers do not hold 64 bits.
-mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&format!("{id:x}"))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
-    }
-}
-
 /// The content of `member/identity.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    pub format_version: u32,
-    #[serde(with = "hex")]
+    #[serde(with = "sealed::hex")]
     pub cluster_id: u64,
-    #[serde(with = "hex")]
+    #[serde(with = "sealed::hex")]
     pub member_id: u64,
-    #[serde(with = "hex")]
+    #[serde(with = "sealed::hex")]
     pub incarnation: u64,
     pub name: String,
     /// What the member was first started with, by which a data directory of another cluster is told. `None` and
@@ -97,13 +85,18 @@ pub struct Identity {
     pub admitted: bool,
     /// The log has been written to: from then on an empty log means lost data.
     pub has_log: bool,
+    /// How many times the data directory was started, the life under way included.
+    #[serde(default)]
+    pub starts: u64,
+    /// Why it never starts again: it lost what it had promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<String>,
 }
 
 impl Identity {
     pub fn new(cluster_id: u64, member_id: u64, config: &ReplicaConfig) -> Self {
         let incarnation = rand::random::<u64>().max(1);
         Self {
-            format_version: FORMAT_VERSION,
             cluster_id,
             member_id,
             incarnation,
@@ -114,6 +107,8 @@ impl Identity {
             // Who joins is bound to this incarnation by the log, before it may vote.
             admitted: !config.new_cluster,
             has_log: false,
+            starts: 0,
+            retired: None,
         }
     }
 
@@ -155,21 +150,13 @@ impl Identity {
     }
 
     pub fn load(member_dir: &Path) -> Result<Option<Self>, StartError> {
-        let path = Self::path(member_dir);
-        let identity: Option<Self> = load_json(&path).map_err(|e| StartError::Identity(e.to_string()))?;
-        match &identity {
-            Some(other) if other.format_version != FORMAT_VERSION => Err(StartError::Identity(format!(
-                "{}: format version {} is not known to this program",
-                path.display(),
-                other.format_version
-            ))),
-            _ => Ok(identity),
-        }
+        let found: Option<Found<Self>> = sealed::load(&Self::path(member_dir), of_format_1)
+            .map_err(|error| StartError::Identity(error.to_string()))?;
+        Ok(found.map(Found::into_inner))
     }
 
     pub fn save(&self, member_dir: &Path) -> io::Result<()> {
-        make_private_dir(member_dir)?;
-        save_json(&Self::path(member_dir), self)
+        sealed::save(&Self::path(member_dir), self)
     }
 
     /// Of a member that was refused before it took part in anything: the directory is as good as empty again.
@@ -183,144 +170,48 @@ impl Identity {
         Ok(())
     }
 
-    fn path(member_dir: &Path) -> PathBuf {
+    pub fn path(member_dir: &Path) -> PathBuf {
         member_dir.join("identity.json")
     }
 }
 
-fn load_json<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
-    let named = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
-    match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| named(&e)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(named(&error)),
+fn of_format_1(value: Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(mut fields) => {
+            fields.remove("format_version");
+            Some(fields)
+        }
+        _ => None,
     }
 }
 
-/// Whole or not at all, also across a power cut.
-fn save_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec_pretty(value).map_err(io::Error::other)?)?;
-    if planted("identity-not-synced") {
-        return fs::rename(&new, path);
-    }
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let dir = path
-        .parent()
-        .ok_or_else(|| io::Error::other("a file without a directory"))?;
-    File::open(dir)?.sync_all()
+/// The identity of a member that runs, and its file: changed by several tasks, one at a time.
+#[derive(Clone)]
+pub struct KeptIdentity {
+    member_dir: Arc<PathBuf>,
+    identity: Arc<Mutex<Identity>>,
 }
 
-/// Which incarnation is the right one of each member: what the membership says, or else the first one seen, which is
-/// durable before it counts.
-///
-/// IDs never come back: one that is added anew gets another ID. So what the membership says of an ID stays true.
-#[derive(Debug)]
-pub struct KnownPeers {
-    path: PathBuf,
-    seen: Mutex<BTreeMap<u64, u64>>,
-    bound: Mutex<BTreeMap<u64, u64>>,
-}
-
-/// Members of which the incarnation is remembered. Far more than a cluster ever has.
-const KNOWN_MAX: usize = 1000;
-
-#[derive(Serialize, Deserialize)]
-struct KnownPeer {
-    #[serde(with = "hex")]
-    member_id: u64,
-    #[serde(with = "hex")]
-    incarnation: u64,
-}
-
-/// A member that came back with another data directory under its old ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wiped {
-    pub member_id: u64,
-}
-
-impl std::fmt::Display for Wiped {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", already_bootstrapped(self.member_id))
-    }
-}
-
-/// What a member is told that is no longer one.
-pub fn removed(member_id: u64) -> String {
-    format!("member {member_id:x} has been permanently removed from the cluster")
-}
-
-/// What a wiped member is told, and how it is replaced.
-pub fn already_bootstrapped(member_id: u64) -> String {
-    format!(
-        "member {member_id:x} has already been bootstrapped; its data is gone, so it may not vote under this ID \
-         again: run `etcdctl member remove {member_id:x}` and `etcdctl member add`, then start it with an empty \
-         data directory and --initial-cluster-state existing"
-    )
-}
-
-impl KnownPeers {
-    pub fn load(member_dir: &Path) -> io::Result<Self> {
-        let path = Self::path(member_dir);
-        let peers: Vec<KnownPeer> = load_json(&path)?.unwrap_or_default();
-        let seen = peers
-            .into_iter()
-            .map(|peer| (peer.member_id, peer.incarnation))
-            .collect();
-        Ok(Self {
-            path,
-            seen: Mutex::new(seen),
-            bound: Mutex::default(),
-        })
-    }
-
-    fn path(member_dir: &Path) -> PathBuf {
-        member_dir.join("peers.json")
-    }
-
-    pub fn incarnation_of(&self, member_id: u64) -> Option<u64> {
-        let bound = self.bound.lock().get(&member_id).copied();
-        bound.or_else(|| self.seen.lock().get(&member_id).copied())
-    }
-
-    /// The membership says so. It need not be remembered here: the log does.
-    pub fn bind(&self, member_id: u64, incarnation: u64) {
-        if incarnation != 0 {
-            self.bound.lock().insert(member_id, incarnation);
+impl KeptIdentity {
+    pub fn new(identity: Identity, member_dir: PathBuf) -> Self {
+        Self {
+            member_dir: Arc::new(member_dir),
+            identity: Arc::new(Mutex::new(identity)),
         }
     }
 
-    /// Remembers a member at first sight; afterwards only the same incarnation passes.
-    pub fn check(&self, member_id: u64, incarnation: u64) -> io::Result<Result<(), Wiped>> {
-        let verdict = |known: u64| match known == incarnation || planted("wiped-voter-votes") {
-            true => Ok(()),
-            false => Err(Wiped { member_id }),
-        };
-        if let Some(bound) = self.bound.lock().get(&member_id) {
-            return Ok(verdict(*bound));
-        }
-        let mut seen = self.seen.lock();
-        if let Some(known) = seen.get(&member_id) {
-            return Ok(verdict(*known));
-        }
-        if seen.len() >= KNOWN_MAX {
-            return Err(io::Error::other(format!("{KNOWN_MAX} members are known already")));
-        }
-        let mut grown = seen.clone();
-        grown.insert(member_id, incarnation);
-        self.save(&grown)?;
-        *seen = grown;
-        Ok(Ok(()))
+    pub fn get(&self) -> Identity {
+        self.identity.lock().clone()
     }
 
-    fn save(&self, seen: &BTreeMap<u64, u64>) -> io::Result<()> {
-        let peer = |(member_id, incarnation): (&u64, &u64)| KnownPeer {
-            member_id: *member_id,
-            incarnation: *incarnation,
-        };
-        save_json(&self.path, &seen.iter().map(peer).collect::<Vec<_>>())
+    /// The change is durable when this returns, and not made at all after an error.
+    pub fn change(&self, change: impl FnOnce(&mut Identity)) -> io::Result<()> {
+        let mut identity = self.identity.lock();
+        let mut changed = identity.clone();
+        change(&mut changed);
+        changed.save(&self.member_dir)?;
+        *identity = changed;
+        Ok(())
     }
 }
 
@@ -360,7 +251,42 @@ mod tests {
         identity.save(dir.path()).unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity));
         fs::write(dir.path().join("identity.json"), "{").unwrap();
-        assert!(Identity::load(dir.path()).is_err());
+        let error = Identity::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("identity.json: damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_changed_digit_of_an_id_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.json");
+        Identity::new(0xaaaa, 0xbbbb, &example())
+            .save(dir.path())
+            .unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        for (digit, other) in [
+            ("aaaa", "aaab"),
+            ("bbbb", "bbba"),
+            ("\"starts\": 0", "\"starts\": 1"),
+        ] {
+            assert!(whole.contains(digit), "{whole}");
+            fs::write(&path, whole.replace(digit, other)).unwrap();
+            let error = Identity::load(dir.path()).unwrap_err().to_string();
+            assert!(
+                error.contains("identity.json: damaged: its checksum is"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_identity_of_format_1_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = r#"{"format_version":1,"cluster_id":"a","member_id":"b","incarnation":"c","name":"m0","has_log":true}"#;
+        fs::write(dir.path().join("identity.json"), old).unwrap();
+        let identity = Identity::load(dir.path()).unwrap().unwrap();
+        assert_eq!((identity.incarnation, identity.starts), (0xc, 0));
+        identity.save(dir.path()).unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity));
     }
 
     #[test]
@@ -412,44 +338,6 @@ mod tests {
     }
 
     #[test]
-    fn a_second_incarnation_is_refused_after_a_restart_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let known = KnownPeers::load(dir.path()).unwrap();
-        assert_eq!(known.check(1, 10).unwrap(), Ok(()));
-        assert_eq!(known.check(1, 10).unwrap(), Ok(()));
-        let known = KnownPeers::load(dir.path()).unwrap();
-        assert_eq!(known.check(1, 11).unwrap(), Err(Wiped { member_id: 1 }));
-        assert_eq!(known.check(1, 10).unwrap(), Ok(()));
-    }
-
-    #[test]
-    fn the_membership_wins_over_what_was_seen_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let known = KnownPeers::load(dir.path()).unwrap();
-        assert_eq!(known.check(1, 10).unwrap(), Ok(()));
-        known.bind(1, 0);
-        assert_eq!(known.incarnation_of(1), Some(10));
-        known.bind(1, 11);
-        known.bind(2, 20);
-        assert_eq!(
-            (known.incarnation_of(1), known.incarnation_of(2)),
-            (Some(11), Some(20))
-        );
-        assert_eq!(known.check(1, 10).unwrap(), Err(Wiped { member_id: 1 }));
-        assert_eq!(known.check(1, 11).unwrap(), Ok(()));
-        assert_eq!(known.check(2, 21).unwrap(), Err(Wiped { member_id: 2 }));
-    }
-
-    #[test]
-    fn who_cannot_be_remembered_is_not_known() {
-        let dir = tempfile::tempdir().unwrap();
-        let known = KnownPeers::load(&dir.path().join("missing")).unwrap();
-        assert!(known.check(1, 10).is_err());
-        assert_eq!(known.incarnation_of(1), None);
-        assert!(known.check(1, 10).is_err());
-    }
-
-    #[test]
     fn a_founder_takes_part_once_it_is_admitted_and_a_refused_one_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let founder = Identity::new(1, 2, &example());
@@ -460,9 +348,8 @@ mod tests {
         };
         let joined = Identity::new(1, 2, &joins);
         assert!(!joined.founder && joined.is_admitted());
+        KnownPeers::create(dir.path()).unwrap();
         founder.save(dir.path()).unwrap();
-        let known = KnownPeers::load(dir.path()).unwrap();
-        assert_eq!(known.check(1, 10).unwrap(), Ok(()));
         Identity::forget(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         Identity::forget(dir.path()).unwrap();

@@ -8,7 +8,7 @@ use barque_proto::{
     command::{Command, LeaseCheckpoint, LeaseRevoke, alarm::Kind, command::Op, lease_checkpoint::Remaining},
     peer as pb,
 };
-use barque_store::{CommandError, LeaseId, Store};
+use barque_store::{CommandError, LeaseId, Response, Store};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
@@ -30,8 +30,6 @@ use crate::{
 /// Revocations proposed together.
 const REVOKE_AT_ONCE: usize = 256;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often remaining TTLs are written into the state, and of which leases.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 const CHECKPOINTS_PER_COMMAND: usize = 1000;
 
 #[derive(Clone)]
@@ -45,6 +43,8 @@ pub struct Keeper {
     pub leadership: watch::Receiver<Leadership>,
     pub counters: Arc<Counters>,
     pub request_timeout: Duration,
+    /// How often remaining TTLs are written into the state, and of which leases: those that live longer.
+    pub checkpoint_every: Duration,
 }
 
 impl Keeper {
@@ -126,7 +126,9 @@ impl Keeper {
                 Renewal::NotFound => return Ok(KeepAlive::NotFound),
                 Renewal::NotLeading => return Err(ReadBarrierError::LeaderChanged),
                 Renewal::Checkpointed { ttl_s, mark } => {
-                    self.restore(term, id, ttl_s).await?;
+                    if !planted("checkpoint-not-restored") {
+                        self.restore(term, id, ttl_s).await?;
+                    }
                     self.lessor.restored(id, mark);
                 }
                 Renewal::Expiring | Renewal::Checkpointing => {
@@ -176,7 +178,7 @@ impl Keeper {
             .propose_fenced(term, Op::LeaseCheckpoint(LeaseCheckpoint { leases }))
             .await
         {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(ProposeError::TimedOut) => Err(ReadBarrierError::TimedOut),
             Err(ProposeError::Stopped) => Err(ReadBarrierError::Stopped),
             Err(_) => Err(ReadBarrierError::LeaderChanged),
@@ -184,30 +186,31 @@ impl Keeper {
     }
 
     /// For what was decided as the leader of `term`.
-    async fn propose_fenced(&self, term: u64, op: Op) -> Result<(), ProposeError> {
+    async fn propose_fenced(&self, term: u64, op: Op) -> Result<Response, ProposeError> {
         let leadership = *self.leadership.borrow();
         let command = Command {
             fence_term: fence(leadership, term).ok_or(ProposeError::LeaderChanged)?,
             op: Some(op),
             ..Command::default()
         };
-        self.queue.propose(command).await.map(drop)
+        self.queue.propose(command).await
     }
 
     // --- expiring ---
 
     /// Follows leadership: loads the leases when this member begins to lead, forgets them when it ends.
-    pub async fn run(self) {
+    /// An error: the leases cannot be read, and nobody would end them.
+    pub async fn run(self) -> Result<(), String> {
         let mut leadership = self.leadership.clone();
         let mut led = None;
-        let mut checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+        let mut checkpoint_at = Instant::now() + self.checkpoint_every;
         loop {
             let now = *leadership.borrow_and_update();
             let leads = now.is_self.then_some(now.term);
             if leads != led {
                 led = leads;
-                self.change(leads);
-                checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+                self.change(leads)?;
+                checkpoint_at = Instant::now() + self.checkpoint_every;
             }
             let changed = self.lessor.changed.notified();
             let wake = self
@@ -220,26 +223,32 @@ impl Keeper {
                 led
             };
             tokio::select! {
-                changed = leadership.changed() => if changed.is_err() { return self.lessor.stop() },
+                changed = leadership.changed() => if changed.is_err() {
+                    self.lessor.stop();
+                    return Ok(());
+                },
                 () = changed => {}
                 Some(term) = due, if led.is_some() => {
                     self.expire(term).await;
                     if Instant::now() >= checkpoint_at {
                         self.checkpoint(term).await;
-                        checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+                        checkpoint_at = Instant::now() + self.checkpoint_every;
                     }
                 }
             }
         }
     }
 
-    fn change(&self, leads: Option<u64>) {
+    fn change(&self, leads: Option<u64>) -> Result<(), String> {
         let Some(term) = leads else {
-            return self.lessor.stop();
+            self.lessor.stop();
+            return Ok(());
         };
         // What is applied after this is told to the lessor; what was before is in the store.
         self.lessor.begin(term);
-        self.lessor.load(term, self.store.leases(), Instant::now());
+        let leases = self.store.leases().map_err(|error| error.to_string())?;
+        self.lessor.load(term, leases, Instant::now());
+        Ok(())
     }
 
     async fn expire(&self, term: u64) {
@@ -266,12 +275,17 @@ impl Keeper {
     }
 
     async fn revoke(&self, term: u64, id: LeaseId) {
-        match self
-            .propose_fenced(term, Op::LeaseRevoke(LeaseRevoke { id: id.0 }))
-            .await
-        {
+        let revoked = loop {
+            let command = Op::LeaseRevoke(LeaseRevoke { id: id.0 });
+            match self.propose_fenced(term, command).await {
+                // It had more keys than one command deletes.
+                Ok(Response::LeaseRevoke { complete: false, .. }) => continue,
+                other => break other,
+            }
+        };
+        match revoked {
             // The lessor was told when it was applied.
-            Ok(()) => count(&self.counters.leases_expired),
+            Ok(_) => count(&self.counters.leases_expired),
             Err(ProposeError::Refused(CommandError::LeaseNotFound)) => self.lessor.forget(id),
             Err(error) => {
                 tracing::debug!(lease = id.0, %error, "an expired lease could not be revoked yet");
@@ -283,12 +297,12 @@ impl Keeper {
     }
 
     async fn checkpoint(&self, term: u64) {
-        let worth = self.lessor.to_checkpoint(Instant::now(), CHECKPOINT_EVERY);
+        let worth = self.lessor.to_checkpoint(Instant::now(), self.checkpoint_every);
         for chunk in worth.chunks(CHECKPOINTS_PER_COMMAND) {
             // Taken only now: while the chunks before this one were written, some were renewed.
             let remaining = self
                 .lessor
-                .begin_checkpoint(chunk, Instant::now(), CHECKPOINT_EVERY);
+                .begin_checkpoint(chunk, Instant::now(), self.checkpoint_every);
             if remaining.is_empty() {
                 continue;
             }

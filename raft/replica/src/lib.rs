@@ -14,7 +14,9 @@ mod data_dir;
 mod error;
 mod host;
 mod identity;
+mod installing;
 mod keeper;
+mod known_peers;
 mod leadership;
 mod lessor;
 mod lifecycle;
@@ -28,21 +30,24 @@ mod proposer;
 mod quota;
 mod raft_config;
 mod rebuild;
+mod refusal;
 mod replica;
 mod retention;
 mod running;
+mod sealed;
 mod snapshot;
 mod start;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod tasks;
 mod types;
 mod waiters;
 
 use barque_planted::on as planted;
 
 pub use barque_wal::{FSYNC_BUCKETS_S, WalConfig, WalStats};
-pub use config::{MemberConfig, PeerTls, ReplicaConfig};
+pub use config::{LEASE_CHECKPOINT_INTERVAL, MemberConfig, PeerTls, ReplicaConfig};
 pub use error::{ProposeError, ReadBarrierError, StartError};
 pub use host::{Connection, Host, Listener, RealHost};
 pub use lessor::KeepAlive;

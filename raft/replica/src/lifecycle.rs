@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -15,9 +14,10 @@ use crate::{
     applied::Applied,
     barrier::Barrier,
     blocking::block,
-    identity::{self, Identity},
-    peer::{Gate, discovery::Directory},
+    identity::{self, KeptIdentity},
+    peer::{Gate, Stop, discovery::Directory},
     planted,
+    tasks::Tasks,
     types::{Node, Raft},
 };
 
@@ -31,10 +31,10 @@ pub enum Phase {
     Stopping,
 }
 
-/// The first membership, the same from every member; harmless where there is one already.
-pub async fn initialize(raft: &Raft, config: &ReplicaConfig) -> Result<(), StartError> {
+/// The members of a new cluster, as every one of them knows the others by its flags.
+pub fn founders(config: &ReplicaConfig) -> BTreeMap<u64, Node> {
     let token = &config.initial_cluster_token;
-    let members: BTreeMap<u64, Node> = config
+    config
         .initial_cluster
         .iter()
         .map(|member| {
@@ -49,7 +49,12 @@ pub async fn initialize(raft: &Raft, config: &ReplicaConfig) -> Result<(), Start
                 },
             )
         })
-        .collect();
+        .collect()
+}
+
+/// The first membership, the same from every member; harmless where there is one already.
+pub async fn initialize(raft: &Raft, config: &ReplicaConfig) -> Result<(), StartError> {
+    let members = founders(config);
     if members.len() != config.initial_cluster.len() {
         return Err(StartError::Config(
             "two members of the initial cluster have the same peer URLs".into(),
@@ -63,21 +68,20 @@ pub async fn initialize(raft: &Raft, config: &ReplicaConfig) -> Result<(), Start
 }
 
 /// Notes in the identity that there is a log: from then on its absence means lost data.
-pub async fn note_log(raft: Raft, directory: Directory, mut identity: Identity, member_dir: PathBuf) {
-    if !identity.has_log {
+pub async fn note_log(raft: Raft, directory: Directory, identity: KeptIdentity) -> Result<(), String> {
+    if !identity.get().has_log {
         let written = raft
             .wait(None)
             .metrics(|metrics| metrics.last_log_index.is_some(), "a log")
             .await;
         if written.is_err() {
-            return;
+            return Ok(());
         }
-        identity.has_log = true;
-        if let Err(error) = block(|| identity.save(&member_dir)) {
-            tracing::error!(%error, "the identity file cannot be written");
-        }
+        block(|| identity.change(|identity| identity.has_log = true))
+            .map_err(|error| format!("the identity file cannot be written: {error}"))?;
     }
     directory.initialized.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// Ready once the state covers everything that this member served before it was stopped: apply never runs ahead of
@@ -106,28 +110,46 @@ pub async fn recover(
     }
 }
 
-/// Resolves the member's fate: a peer said that its data was wiped, or Raft stopped with an error.
+/// Resolves the member's fate: a peer said that it lost its data or is removed, or Raft stopped with an error.
 pub async fn watch_failure(
     raft: Raft,
     gate: Gate,
-    failed: Arc<watch::Sender<Option<String>>>,
+    identity: KeptIdentity,
+    tasks: Tasks,
     phase: watch::Receiver<Phase>,
     raft_ended: impl Future<Output = ()>,
 ) {
-    let mut told = gate.stop.subscribe();
+    let mut told = gate.stopping();
     let mut raft_ended = std::pin::pin!(raft_ended);
     tokio::select! {
-        Ok(reason) = told.wait_for(Option::is_some) => drop(failed.send_replace(reason.clone())),
+        Ok(stop) = async { told.wait_for(Option::is_some).await.map(|stop| stop.clone()) } => {
+            stop.into_iter().for_each(|stop| give_up(&identity, &tasks, stop));
+        }
         () = &mut raft_ended => {}
     }
-    if failed.borrow().is_some() {
+    if tasks.has_failed() {
         return raft_ended.await;
     }
     let state = raft.metrics().borrow_watched().running_state.clone();
     match state {
         // Stopped in order.
         _ if *phase.borrow() != Phase::Running => {}
-        Err(fatal) => drop(failed.send_replace(Some(fatal.to_string()))),
-        Ok(()) => drop(failed.send_replace(Some("raft panicked".into()))),
+        Err(fatal) => tasks.fail(fatal.to_string()),
+        Ok(()) => tasks.fail("raft panicked".into()),
+    }
+}
+
+fn give_up(identity: &KeptIdentity, tasks: &Tasks, stop: Stop) {
+    retire(identity, &stop);
+    tasks.fail(stop.reason);
+}
+
+/// What was lost does not come back with a restart, so it is remembered, if it can be.
+pub fn retire(identity: &KeptIdentity, stop: &Stop) {
+    if stop.for_good {
+        let retired = Some(stop.reason.clone());
+        if let Err(error) = block(|| identity.change(|identity| identity.retired = retired)) {
+            tracing::error!(%error, "the identity file cannot be written: this member must not be started again");
+        }
     }
 }

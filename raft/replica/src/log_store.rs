@@ -24,9 +24,12 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    applied::FlushedState,
+    applied::{Applied, FlushedState},
     blocking::block,
-    codec, planted,
+    codec,
+    installing::Installing,
+    peer::agreement::gone_back,
+    planted,
     types::{Entry, LogId, TypeConfig, Vote, log_id},
 };
 
@@ -91,6 +94,8 @@ pub struct LogStore {
     shared: Arc<Mutex<Shared>>,
     pub durable: Durable,
     flushed: FlushedState,
+    applied: Arc<Applied>,
+    installing: Installing,
     /// Set when the log may not be written any more: a purge would have lost entries.
     poisoned: Arc<AtomicBool>,
 }
@@ -105,7 +110,13 @@ struct Shared {
 }
 
 impl LogStore {
-    pub fn new(wal: Wal, recovered: Recovered, flushed: FlushedState) -> io::Result<Self> {
+    pub fn new(
+        wal: Wal,
+        recovered: Recovered,
+        flushed: FlushedState,
+        applied: Arc<Applied>,
+        installing: Installing,
+    ) -> io::Result<Self> {
         let id = |at: (u64, u64)| log_id(at.0, at.1);
         let shared = Shared {
             vote: recovered.vote.map(codec::decode_vote).transpose()?,
@@ -120,6 +131,8 @@ impl LogStore {
             shared: Arc::new(Mutex::new(shared)),
             durable,
             flushed,
+            applied,
+            installing,
             poisoned: Arc::default(),
         })
     }
@@ -129,6 +142,41 @@ impl LogStore {
             false => Ok(()),
             true => Err(io::Error::other("the log was stopped by a broken invariant")),
         }
+    }
+
+    /// What was applied here, or is known to be committed: it never changes any more.
+    pub fn settled(&self) -> Option<LogId> {
+        let applied = self.applied.position().map(codec::log_id_at);
+        self.shared.lock().committed.max(applied)
+    }
+
+    /// Who leads or led in this term, as far as this member has accepted it.
+    pub fn leader_of(&self, term: u64) -> Option<u64> {
+        let vote = self.shared.lock().vote?;
+        (vote.committed && vote.leader_id.term == term).then_some(vote.leader_id.voted_for)
+    }
+
+    /// The term of the entry at this index; `None`: it is purged, or cannot be read.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        if let Some(purged) = self.shared.lock().purged.filter(|purged| index <= purged.index) {
+            return (index == purged.index).then_some(purged.leader_id.term);
+        }
+        let read = self.read(index, index + 1, 1).ok()?;
+        read.first().map(|entry| entry.term)
+    }
+
+    /// Whether what follows `last` may be removed: nothing of it is settled.
+    fn check_may_go(&self, last: Option<LogId>) -> io::Result<()> {
+        let first_removed = last.map_or(0, |id| id.index + 1);
+        let Some(settled) = self.settled().filter(|settled| settled.index >= first_removed) else {
+            return Ok(());
+        };
+        if planted("settled-entries-removed") {
+            return Ok(());
+        }
+        self.poisoned.store(true, Ordering::Release);
+        let text = format!("the leader takes back this member's log from entry {first_removed} on");
+        Err(io::Error::other(gone_back(&text, settled.index)))
     }
 
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<WalEntry>> {
@@ -346,6 +394,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// the durable index over entries that are gone.
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         self.write_allowed()?;
+        self.check_may_go(last)?;
         let (done, rx) = completion();
         self.wal.truncate_after(last.map(|id| id.index), done)?;
         {
@@ -378,6 +427,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         completed(rx).await?;
         self.durable.advance(id.index);
-        Ok(())
+        block(|| self.installing.done())
     }
 }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use barque_entrance::Figures;
 use barque_wal::WalStats;
 
 /// Upper bounds in seconds of the buckets of [`ReplicaMetrics::apply_buckets`].
@@ -43,6 +44,8 @@ pub struct ReplicaMetrics {
     pub scrub_bytes: u64,
     pub scrub_ended_s: u64,
     pub wal: WalStats,
+    /// The peers' port.
+    pub peer_port: Figures,
 }
 
 #[derive(Debug, Default)]

@@ -146,7 +146,9 @@ impl Replica {
         let (me, store, queue) = (member.me.member_id, member.store.clone(), member.queue.clone());
         let quota = Quota::new(quota_bytes, me, store, queue);
         if let Some(quota) = &quota {
-            handle.spawn(quota.clone().follow(member.phase.subscribe()));
+            let following = quota.clone().follow(member.phase.subscribe());
+            let _on_it = handle.enter();
+            member.tasks.spawn("of the quota", following);
         }
         Ok(Replica {
             inner: Arc::new(Inner {
@@ -162,6 +164,24 @@ impl Replica {
 
     fn member(&self) -> &Started {
         &self.inner.member
+    }
+
+    /// A long-lived task beside Raft: if it panics, the member fails, since nobody would do its work any more.
+    pub fn guarded(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let unfailing = async move {
+            task.await;
+            Ok(())
+        };
+        self.member().tasks.guarded(name, unfailing)
+    }
+
+    /// From the moment that a member must stop it answers nobody any more, however long the process takes to end.
+    fn must_stop(&self) -> bool {
+        self.member().tasks.has_failed()
     }
 
     /// Whether the local state covers everything that this member had served before it was stopped. Until then
@@ -181,6 +201,9 @@ impl Replica {
     /// Proposes one command and waits until **this member** has applied it: a read of the local store right
     /// after sees it. What makes the database grow is refused when there is no room for it.
     pub async fn propose(&self, command: Command) -> Result<Response, ProposeError> {
+        if self.must_stop() {
+            return Err(ProposeError::Stopped);
+        }
         if let Some(quota) = &self.inner.quota {
             quota.admit(&command).await?;
         }
@@ -194,6 +217,9 @@ impl Replica {
 
     /// Returns once the local store covers everything acknowledged anywhere before the call.
     pub async fn read_barrier(&self) -> Result<(), ReadBarrierError> {
+        if self.must_stop() {
+            return Err(ReadBarrierError::Stopped);
+        }
         self.member().running.barrier.wait().await
     }
 
@@ -249,6 +275,7 @@ impl Replica {
             is_leader: leadership.leader == Some(MemberId(member.me.member_id)),
             apply_lag: committed.saturating_sub(member.applied.index()),
             wal: member.wal.stats(),
+            peer_port: member.entrance.figures(),
             ..member.counters.read()
         }
     }

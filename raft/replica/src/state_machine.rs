@@ -29,6 +29,7 @@ use crate::{
     batch::{batch_header, lease_events},
     blocking::block,
     codec,
+    installing::Installing,
     lessor::Lessor,
     log_store::Durable,
     metrics::{Counters, count},
@@ -63,6 +64,7 @@ struct Shared {
     compaction: Arc<Notify>,
     log_size: Arc<LogSize>,
     snapshot_dir: PathBuf,
+    installing: Installing,
     next_snapshot: AtomicU64,
     /// Names the life of this database to receivers of its files.
     source: AtomicU64,
@@ -75,13 +77,15 @@ pub struct Parts {
     pub applier: Applier,
     pub flushed: FlushedState,
     pub durable: Durable,
+    pub applied: Arc<Applied>,
     pub waiters: Arc<Waiters>,
     pub lessor: Arc<Lessor>,
     pub counters: Arc<Counters>,
-    /// Told when there is something to remove physically.
+    /// Told when there is something to remove or to move physically.
     pub compaction: Arc<Notify>,
     pub log_size: Arc<LogSize>,
     pub snapshot_dir: PathBuf,
+    pub installing: Installing,
 }
 
 fn storage_error(error: StoreError) -> io::Error {
@@ -93,18 +97,18 @@ fn storage_error(error: StoreError) -> io::Error {
 
 impl StateMachine {
     pub fn new(parts: Parts) -> Self {
-        let applied = Arc::new(Applied::new(parts.applier.applied()));
         let shared = Shared {
             applier: Mutex::new(parts.applier),
             flushed: parts.flushed,
             durable: parts.durable,
-            applied,
+            applied: parts.applied,
             waiters: parts.waiters,
             lessor: parts.lessor,
             counters: parts.counters,
             compaction: parts.compaction,
             log_size: parts.log_size,
             snapshot_dir: parts.snapshot_dir,
+            installing: parts.installing,
             next_snapshot: AtomicU64::new(0),
             source: AtomicU64::new(rand::random()),
             starting: AtomicBool::new(true),
@@ -132,6 +136,11 @@ impl StateMachine {
     /// One bounded step of physical compaction; `true` while there is more to do.
     pub fn compact_step(&self) -> io::Result<bool> {
         block(|| self.shared.applier.lock().compact_step().map_err(storage_error))
+    }
+
+    /// One bounded step of moving rows that deletions have ended; `true` while there is more to do.
+    pub fn move_step(&self) -> io::Result<bool> {
+        block(|| self.shared.applier.lock().move_step().map_err(storage_error))
     }
 }
 
@@ -167,11 +176,18 @@ impl Shared {
         }
         let began = Instant::now();
         let awaited = |entry: &barque_store::Entry| self.is_awaited(entry);
-        let outcomes = block(|| self.applier.lock().apply_for(&chunk.entries, awaited));
-        let outcomes = match outcomes {
-            Ok(outcomes) => outcomes,
+        let applied = block(|| {
+            let mut applier = self.applier.lock();
+            let outcomes = applier.apply_for(&chunk.entries, awaited)?;
+            Ok((outcomes, applier.has_ended_rows()))
+        });
+        let (outcomes, has_ended_rows) = match applied {
+            Ok(applied) => applied,
             Err(error) => return Err(self.cannot_apply(error).await),
         };
+        if has_ended_rows {
+            self.compaction.notify_one();
+        }
         self.counters.applied(chunk.entries.len(), began.elapsed());
         for (entry, outcomes) in chunk.entries.iter().zip(outcomes) {
             self.settle(entry, outcomes)?;
@@ -317,6 +333,9 @@ impl Shared {
             .dir
             .ok_or_else(|| io::Error::other("a snapshot without files cannot be installed"))?;
         let mut applier = self.applier.lock();
+        if let Some(last) = &meta.last_log_id {
+            self.installing.begin(codec::position(last))?;
+        }
         applier.install(dir.path()).map_err(storage_error)?;
         let (applied, flushed) = (applier.applied(), applier.flushed());
         drop(applier);

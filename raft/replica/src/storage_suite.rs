@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::{
-    applied::FlushedState,
+    applied::{Applied, FlushedState},
+    installing::Installing,
     log_store::LogStore,
     retention::LogSize,
     state_machine::{Parts, StateMachine},
@@ -46,19 +47,24 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             term: u64::MAX,
             index: u64::MAX,
         }));
-        let log = LogStore::new(wal, recovered, flushed).unwrap();
+        let installing = Installing::new(dir.path());
+        // Nor does it know that what was applied may not be removed.
+        let nothing = Arc::new(Applied::new(None));
+        let log = LogStore::new(wal, recovered, flushed, nothing, installing.clone()).unwrap();
         // It applies entries, too, that it never appended.
         log.durable.set(Some(u64::MAX));
         let state_machine = StateMachine::new(Parts {
-            applier,
             flushed: FlushedState::default(),
             durable: log.durable.clone(),
+            applied: Arc::new(Applied::new(applier.applied())),
             waiters: Waiters::new(1, 0),
             lessor: Arc::default(),
             counters: Arc::default(),
             compaction: Arc::new(Notify::new()),
             log_size: LogSize::new(1 << 30),
             snapshot_dir: dir.path().to_path_buf(),
+            installing,
+            applier,
         });
         state_machine.started();
         Ok((dir, log, state_machine))

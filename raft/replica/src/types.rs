@@ -8,7 +8,7 @@ use bytes::Bytes;
 use openraft::{RaftTypeConfig, impls::leader_id_std, raft::responder::Responder};
 use serde::{Deserialize, Serialize};
 
-use crate::state_machine::StateMachine;
+use crate::{sealed::hex, state_machine::StateMachine};
 
 /// Ties openraft's parameters to ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,10 +88,20 @@ impl<T: Send + 'static> Responder<TypeConfig, T> for Callback<T> {
     }
 }
 
+/// One life of a member: the how-manieth of its data directory, and a random number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    pub number: u64,
+    #[serde(with = "hex")]
+    pub life: u64,
+}
+
 /// What every part of a running member knows of itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Me {
     pub cluster_id: u64,
     pub member_id: u64,
     pub incarnation: u64,
+    pub start: Start,
 }

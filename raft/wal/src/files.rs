@@ -3,10 +3,12 @@
 
 use std::{io, path::Path};
 
+mod broken;
 mod cut;
 mod disk;
 mod real;
 
+pub use broken::Copy;
 pub use cut::{CutFiles, Harm};
 pub use real::RealFiles;
 

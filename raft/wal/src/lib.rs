@@ -8,7 +8,12 @@
 //! final: nothing is retried, every later call fails, and only opening the log anew tells what survived.
 
 use barque_planted::on as planted;
-use std::{io, ops::Range, path::Path, sync::Arc};
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -19,9 +24,11 @@ mod cache;
 mod driver;
 mod frame;
 mod index;
+mod mark;
 mod preparer;
 mod read;
 mod recovery;
+mod replay;
 mod segment;
 mod shared;
 mod state;
@@ -31,6 +38,7 @@ mod writer;
 pub use driver::Driver;
 pub use stats::{FSYNC_BUCKETS_S, WalStats};
 
+use mark::{Mark, MarkFile};
 use preparer::Preparer;
 use shared::Shared;
 use state::Op;
@@ -74,7 +82,7 @@ impl WalConfig {
 
     fn check(&self) -> io::Result<()> {
         let bytes = self.segment_bytes;
-        if bytes.is_multiple_of(segment::HEADER_BYTES) && (16 << 10..=1 << 30).contains(&bytes) {
+        if segment::is_valid_len(bytes) {
             return Ok(());
         }
         let text = format!("segment_bytes is {bytes}: it must be a multiple of 4096, from 16 KiB to 1 GiB");
@@ -96,6 +104,18 @@ pub struct Recovered {
     pub last: Option<(u64, u64)>,
     /// What `save_bound` was last given.
     pub bound: Option<u64>,
+    /// `None` for a new log, and in [`Wal::state`].
+    pub end: Option<LogEnd>,
+}
+
+/// Where a log's frames end in its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEnd {
+    pub path: PathBuf,
+    pub offset: u64,
+    /// Bytes behind that place of a batch that was not whole. It is dropped, which was said; it may have been
+    /// acknowledged, if damage and no crash is what became of it.
+    pub torn_bytes: u64,
 }
 
 /// A handle to the log; cheap to clone. Dropping the last one closes the log.
@@ -111,8 +131,8 @@ struct Handle {
 }
 
 impl Wal {
-    /// Recovers what is in `dir` (made when missing). A torn end is cut off; anything else that is wrong is an
-    /// error that names file and offset.
+    /// Recovers what is in `dir` (made when missing). A torn end is cut off, with a warning; anything else that is
+    /// wrong is an error that names file and offset, and leaves the files as they are.
     pub fn open(dir: &Path, files: Arc<dyn files::Files>, config: WalConfig) -> io::Result<(Wal, Recovered)> {
         let (wal, recovered, writer) = Self::recover(dir, files, config, false)?;
         let preparer = wal.handle.preparer.clone();
@@ -146,7 +166,7 @@ impl Wal {
         let total = found.segments();
         let preparer = Arc::new(Preparer::new(
             dir,
-            files,
+            files.clone(),
             config.segment_bytes,
             found.spares,
             total,
@@ -157,12 +177,22 @@ impl Wal {
             None => preparer.first_segment()?,
         };
         preparer.expect(current.seq + 1, found.next);
+        let end = Mark {
+            seq: current.seq,
+            offset: found.offset,
+            last: recovered.last,
+        };
+        let marks = match found.marks {
+            Some(mut marks) => marks.raise(end).map(|()| marks)?,
+            None => MarkFile::create(dir, files.as_ref(), end)?,
+        };
         let shared = Arc::new(Shared::new(config, &recovered, found.index, found.terms));
         let writer = Writer::new(
             shared.clone(),
             preparer.clone(),
             current,
             found.offset,
+            marks,
             &recovered,
         );
         let handle = Arc::new(Handle {

@@ -17,6 +17,8 @@ use crate::{
     state::Retired,
 };
 
+/// A segment in the making.
+pub(crate) const NEW_NAME: &str = "new.tmp";
 /// Purged segments kept for use again; more are removed.
 const MAX_SPARES: usize = 1;
 /// Zeroes are written and synced in steps, so that the writer's syncs never wait for a whole segment of them.
@@ -202,7 +204,7 @@ impl Preparer {
         for segment in segments {
             let keep = self.desk.lock().spares.len() < MAX_SPARES && segment.len == self.segment_bytes;
             if keep {
-                let spare = segment.path.with_extension("spare");
+                let spare = segment::spare_path(&self.dir, segment.seq);
                 self.files.rename(&segment.path, &spare)?;
                 self.files.sync_dir(&self.dir)?;
                 self.desk.lock().spares.push(spare);
@@ -221,7 +223,7 @@ impl Preparer {
         let file = match &spare {
             Some(spare) => {
                 let file = self.files.open(spare, false)?;
-                file.write_all_at(&segment::header_block(seq, self.segment_bytes), 0)?;
+                file.write_all_at(&segment::header_block(seq, self.segment_bytes, false), 0)?;
                 file.sync()?;
                 self.files.rename(spare, &path)?;
                 file
@@ -232,13 +234,14 @@ impl Preparer {
         Ok(Arc::new(Segment {
             seq,
             len: self.segment_bytes,
+            zeroed: spare.is_none(),
             path,
             file,
         }))
     }
 
     fn create(&self, seq: u64, path: &Path) -> io::Result<Box<dyn crate::files::File>> {
-        let new = self.dir.join("new.tmp");
+        let new = self.dir.join(NEW_NAME);
         let file = self.files.open(&new, true)?;
         if let Err(error) = self.fill(file.as_ref(), seq) {
             drop(file);
@@ -253,7 +256,7 @@ impl Preparer {
 
     fn fill(&self, file: &dyn crate::files::File, seq: u64) -> io::Result<()> {
         let zeroes = vec![0u8; ZERO_STEP.min(self.segment_bytes as usize)];
-        file.write_all_at(&segment::header_block(seq, self.segment_bytes), 0)?;
+        file.write_all_at(&segment::header_block(seq, self.segment_bytes, true), 0)?;
         let mut offset = segment::HEADER_BYTES;
         while offset < self.segment_bytes {
             if self.desk.lock().stopped {

@@ -10,14 +10,15 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use crate::{
-    Recovered,
+    LogEnd, Recovered,
     files::Files,
-    frame::{self, FrameType, Header, le64},
-    index::{Change, EntryIndex},
-    segment::{self, HEADER_BYTES, START_FIXED, Segment, damaged},
+    frame::{self, FrameType},
+    index::EntryIndex,
+    mark::{self, MarkFile},
+    planted, preparer,
+    replay::Replay,
+    segment::{self, HEADER_BYTES, Segment, damaged},
     state::{LogId, Terms},
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Found {
     /// The segment after it, when it had been made already.
     pub next: Option<Arc<Segment>>,
     pub spares: Vec<PathBuf>,
+    /// `None`: this log had none yet.
+    pub marks: Option<MarkFile>,
     bytes: u64,
 }
 
@@ -42,70 +45,114 @@ impl Found {
     }
 }
 
+/// Nothing is written, renamed or removed before everything has been read and found to be in order: a log that is
+/// refused stays as it is.
 pub(crate) fn recover(dir: &Path, files: &dyn Files, segment_bytes: u64) -> io::Result<Found> {
     files.create_dir_all(dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         files.sync_dir(parent)?;
     }
-    let (seqs, spares) = list(dir, files, segment_bytes)?;
+    let listing = Listing::of(dir, files, segment_bytes)?;
     // A process that was killed may have left names that are visible but not durable.
     files.sync_dir(dir)?;
-    if let Some(gap) = seqs.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
-        return Err(damaged(
-            &segment::path(dir, gap[0] + 1),
-            0,
-            "the segment is missing",
-        ));
-    }
+    listing.check(dir)?;
     let open = |seq: &u64| Segment::open(dir, files, *seq).map(Arc::new);
-    let segments: Vec<Arc<Segment>> = seqs.iter().map(open).collect::<io::Result<_>>()?;
+    let segments: Vec<Arc<Segment>> = listing.seqs.iter().map(open).collect::<io::Result<_>>()?;
     let mut replay = Replay::default();
     let tail = read_stream(&segments, &mut replay)?;
     replay.check(segments.first())?;
+    let marks = listing.marked.then(|| MarkFile::open(dir, files)).transpose()?;
+    if let Some(marks) = &marks {
+        marks.check(tail.place(), dir)?;
+    }
     tail.repair()?;
-    let bytes = segments.iter().map(|segment| segment.len).sum();
-    let Replay {
-        mut known,
-        index,
-        mut terms,
-    } = replay;
-    known.committed = known
-        .committed
-        .filter(|committed| known.last.is_some_and(|last| committed.1 <= last.1));
-    if let Some((_, index)) = known.purged {
+    listing.useless.iter().try_for_each(|path| files.remove(path))?;
+    let recovered = known(&replay, &tail);
+    tail.tell(&recovered, marks.is_some());
+    let Replay { index, mut terms, .. } = replay;
+    if let Some((_, index)) = recovered.purged {
         terms.purge(index);
     }
-    let (current, offset, next) = (tail.segment, tail.end, tail.next);
     Ok(Found {
-        recovered: known,
+        recovered,
         index,
         terms,
-        current,
-        offset,
-        next,
-        spares,
-        bytes,
+        current: tail.segment,
+        offset: tail.end,
+        next: tail.next,
+        spares: listing.spares,
+        marks,
+        bytes: segments.iter().map(|segment| segment.len).sum(),
     })
 }
 
-/// Sequence numbers of the segments, sorted; removes what was never finished.
-fn list(dir: &Path, files: &dyn Files, segment_bytes: u64) -> io::Result<(Vec<u64>, Vec<PathBuf>)> {
-    let (mut seqs, mut spares) = (Vec::new(), Vec::new());
-    for name in files.list(dir)? {
-        let path = dir.join(&name);
-        if let Some(seq) = segment::parse_name(&name) {
-            seqs.push(seq);
-        } else if name.ends_with(".spare")
-            && spares.is_empty()
-            && files.open(&path, false)?.len()? == segment_bytes
-        {
-            spares.push(path);
-        } else if name.ends_with(".spare") || name.ends_with(".tmp") {
-            files.remove(&path)?;
+fn known(replay: &Replay, tail: &Tail) -> Recovered {
+    let last = replay.known.last;
+    let is_held = |committed: &LogId| last.is_some_and(|last| committed.1 <= last.1);
+    let end = tail.segment.as_ref().map(|segment| LogEnd {
+        path: segment.path.clone(),
+        offset: tail.end,
+        torn_bytes: tail.torn_end - tail.end,
+    });
+    Recovered {
+        committed: replay.known.committed.filter(is_held),
+        end,
+        ..replay.known.clone()
+    }
+}
+
+/// The files of a log, by their names. Others are left alone.
+#[derive(Default)]
+struct Listing {
+    /// Sequence numbers of the segments, sorted.
+    seqs: Vec<u64>,
+    spares: Vec<PathBuf>,
+    marked: bool,
+    /// What was never finished, and spares above their number.
+    useless: Vec<PathBuf>,
+}
+
+impl Listing {
+    fn of(dir: &Path, files: &dyn Files, segment_bytes: u64) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        for name in files.list(dir)? {
+            let path = dir.join(&name);
+            if let Some(seq) = segment::parse_name(&name, "wal") {
+                listing.seqs.push(seq);
+            } else if segment::parse_name(&name, "spare").is_some() {
+                let fits = files.open(&path, false)?.len()? == segment_bytes;
+                let kept = fits && listing.spares.is_empty();
+                let place = if kept {
+                    &mut listing.spares
+                } else {
+                    &mut listing.useless
+                };
+                place.push(path);
+            } else if name == mark::NAME {
+                listing.marked = true;
+            } else if [mark::NEW_NAME, preparer::NEW_NAME].contains(&name.as_str()) {
+                listing.useless.push(path);
+            }
+        }
+        listing.seqs.sort_unstable();
+        Ok(listing)
+    }
+
+    fn check(&self, dir: &Path) -> io::Result<()> {
+        if let Some(gap) = self.seqs.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
+            let missing = segment::path(dir, gap[0] + 1);
+            return Err(damaged(&missing, 0, "the segment is missing"));
+        }
+        // A segment becomes a spare when a later one is in use.
+        let spare = self.spares.iter().chain(&self.useless).find(|path| {
+            let spare = path.extension().is_some_and(|extension| extension == "spare");
+            spare && self.seqs.is_empty()
+        });
+        match spare {
+            Some(spare) => Err(damaged(spare, 0, "a spare is there, but no segment of its log")),
+            None => Ok(()),
         }
     }
-    seqs.sort_unstable();
-    Ok((seqs, spares))
 }
 
 /// The end of the stream.
@@ -113,8 +160,10 @@ fn list(dir: &Path, files: &dyn Files, segment_bytes: u64) -> io::Result<(Vec<u6
 struct Tail {
     segment: Option<Arc<Segment>>,
     end: u64,
-    /// Up to here, the torn batch left bytes that must not be read later.
+    /// Up to here, there are bytes that must not be read later.
     dirty_end: u64,
+    /// Up to here, there are bytes of a batch that is not whole; `end` when there are none.
+    torn_end: u64,
     next: Option<Arc<Segment>>,
     /// The last batch that was read: its segment and its bytes.
     last_batch: Option<(Arc<Segment>, u64, Vec<u8>)>,
@@ -123,12 +172,13 @@ struct Tail {
 fn read_stream(segments: &[Arc<Segment>], replay: &mut Replay) -> io::Result<Tail> {
     let mut tail = Tail {
         end: HEADER_BYTES,
+        torn_end: HEADER_BYTES,
         ..Tail::default()
     };
     for (position, segment) in segments.iter().enumerate() {
         let bytes = segment.read_all()?;
         if let Some(ended) = &tail.segment {
-            if let Some(later) = leftovers(&bytes, segment.seq, HEADER_BYTES, HEADER_BYTES - 1).durable {
+            if let Some(later) = leftovers(&bytes, segment.seq, HEADER_BYTES, 0, HEADER_BYTES - 1).durable {
                 let text = format!(
                     "the frame there is unreadable, but {} goes on at {later}",
                     segment.path.display()
@@ -158,21 +208,32 @@ fn read_stream(segments: &[Arc<Segment>], replay: &mut Replay) -> io::Result<Tai
             ));
         }
         if !read.sealed {
-            tail.end_at(segment, read.end, &bytes)?;
+            tail.end_at(segment, &read, &bytes)?;
         }
     }
     Ok(tail)
 }
 
 impl Tail {
-    fn end_at(&mut self, segment: &Arc<Segment>, end: u64, bytes: &[u8]) -> io::Result<()> {
-        let left = leftovers(bytes, segment.seq, end, end);
-        if let Some(later) = left.durable {
+    fn end_at(&mut self, segment: &Arc<Segment>, read: &Scan, bytes: &[u8]) -> io::Result<()> {
+        let end = read.end;
+        let left = leftovers(bytes, segment.seq, end, read.batch, end);
+        if let Some(later) = left.durable.filter(|_| !planted("damage-taken-for-torn-end")) {
             let text = format!("the frame there is unreadable, but one written later is whole at {later}");
             return Err(damaged(&segment.path, end, &text));
         }
-        (self.segment, self.end, self.dirty_end) = (Some(segment.clone()), end, left.end);
+        let (dirty_end, torn_end) = match segment.zeroed {
+            // Whatever is there was of this log, readable or not.
+            true => (left.end.max(behind_last(bytes, end)), behind_last(bytes, end)),
+            false => (left.end, left.torn_end),
+        };
+        self.segment = Some(segment.clone());
+        (self.end, self.dirty_end, self.torn_end) = (end, dirty_end, torn_end);
         Ok(())
+    }
+
+    fn place(&self) -> Option<(&Segment, u64)> {
+        Some((self.segment.as_ref()?, self.end))
     }
 
     /// The last batch may have been seen only in the kernel's memory (its writer was killed, or its sync
@@ -180,8 +241,10 @@ impl Tail {
     fn repair(&self) -> io::Result<()> {
         const STEP: usize = 1 << 20;
         if let Some((segment, offset, bytes)) = &self.last_batch {
-            segment.file.write_all_at(bytes, *offset)?;
-            segment.file.sync()?;
+            segment.write(bytes, *offset)?;
+            if !planted("repair-not-synced") {
+                segment.sync(*offset)?;
+            }
         }
         let Some(segment) = self.segment.as_ref().filter(|_| self.dirty_end > self.end) else {
             return Ok(());
@@ -189,13 +252,35 @@ impl Tail {
         let mut offset = self.end;
         while offset < self.dirty_end {
             let step = (self.dirty_end - offset).min(STEP as u64);
-            segment.file.write_all_at(&vec![0u8; step as usize], offset)?;
+            segment.write(&vec![0u8; step as usize], offset)?;
             offset += step;
         }
-        segment.file.sync()?;
-        let torn = self.dirty_end - self.end;
-        tracing::info!("raft log: dropped {torn} bytes of a batch that was never acknowledged");
-        Ok(())
+        segment.sync(self.end)
+    }
+
+    /// Says what is known of the end, and no more: a crash in the middle of a write leaves the same bytes as damage
+    /// to a batch that was acknowledged since the last mark.
+    fn tell(&self, known: &Recovered, marked: bool) {
+        let Some((segment, offset)) = self.place() else {
+            return;
+        };
+        let file = segment.path.display();
+        let bytes = self.torn_end - self.end;
+        if bytes > 0 {
+            let last = known
+                .last
+                .map_or("none".into(), |(term, index)| format!("{index} of term {term}"));
+            tracing::warn!(
+                %file, offset, bytes, last_entry = last,
+                "the raft log's last batch is not whole and is dropped; it may have been acknowledged"
+            );
+        }
+        if !marked && (offset > HEADER_BYTES || segment.seq > 1) {
+            tracing::warn!(
+                %file, offset,
+                "the raft log has no mark yet that says up to where it was durable: whether it ends early cannot be told"
+            );
+        }
     }
 }
 
@@ -249,12 +334,17 @@ struct Leftovers {
     durable: Option<u64>,
     /// Behind the last bytes that a frame of this segment may cover.
     end: u64,
+    /// Behind the last bytes of a frame that belongs to the batch that is not whole. The header's own check has 16
+    /// bits, which among an older log's frames are right by chance now and then; the batch field has 32 more.
+    torn_end: u64,
 }
 
-fn leftovers(bytes: &[u8], seq: u64, from: u64, ended: u64) -> Leftovers {
+/// Looks at what is behind `from`: the frame there is not whole, the one before it is of `batch`.
+fn leftovers(bytes: &[u8], seq: u64, from: u64, batch: u64, ended: u64) -> Leftovers {
     let mut left = Leftovers {
         durable: None,
         end: from,
+        torn_end: from,
     };
     for at in
         (from as usize..bytes.len().saturating_sub(frame::HEADER_LEN - 1)).step_by(frame::ALIGN as usize)
@@ -263,7 +353,11 @@ fn leftovers(bytes: &[u8], seq: u64, from: u64, ended: u64) -> Leftovers {
             continue;
         };
         let end = at as u64 + frame::frame_len(header.len as usize);
-        left.end = left.end.max(end.min(bytes.len() as u64));
+        let end = end.min(bytes.len() as u64);
+        left.end = left.end.max(end);
+        if [from, batch].contains(&header.batch.into()) {
+            left.torn_end = left.torn_end.max(end);
+        }
         let later = u64::from(header.batch) > ended && left.durable.is_none();
         if later && frame::decode(&bytes[at..], seq, at as u64).is_some() {
             left.durable = Some(at as u64);
@@ -272,192 +366,10 @@ fn leftovers(bytes: &[u8], seq: u64, from: u64, ended: u64) -> Leftovers {
     left
 }
 
-/// What the frames read so far say.
-#[derive(Default)]
-struct Replay {
-    known: Recovered,
-    index: EntryIndex,
-    terms: Terms,
-}
-
-impl Replay {
-    fn start(
-        &mut self,
-        segment: &Arc<Segment>,
-        header: &Header,
-        payload: &[u8],
-        oldest: bool,
-    ) -> Result<(), String> {
-        let start = parse_start(header, payload).ok_or("the start frame is malformed")?;
-        if oldest {
-            self.known = start;
-        } else if start != self.known {
-            return Err(format!(
-                "the segment starts from {start:?}, but the one before ends with {:?}",
-                self.known
-            ));
-        }
-        self.index.apply(Change::Segment(segment.clone()));
-        Ok(())
-    }
-
-    fn frame(&mut self, ty: FrameType, header: &Header, payload: &[u8], offset: u64) -> Result<(), String> {
-        let id = (header.term, header.index);
-        match ty {
-            FrameType::Entry => return self.entry(id, offset, payload.len()),
-            FrameType::Vote => self.known.vote = Some(Bytes::copy_from_slice(payload)),
-            FrameType::Committed if self.known.last.is_none_or(|last| last.1 < id.1) => {
-                return Err(format!("the committed index {} is above the last entry", id.1));
-            }
-            FrameType::Committed => self.known.committed = Some(id),
-            FrameType::Truncate => self.truncate((header.kind == 0).then_some(id)),
-            FrameType::Purge => self.purge(id),
-            FrameType::Bound => self.known.bound = Some(header.index),
-            FrameType::Start | FrameType::Seal => {}
-        }
-        Ok(())
-    }
-
-    fn entry(&mut self, id: LogId, offset: u64, len: usize) -> Result<(), String> {
-        let (term, index) = id;
-        if let Some((_, last)) = self.known.last.filter(|last| last.1 + 1 != index) {
-            return Err(format!("entry {index} follows entry {last}"));
-        }
-        self.index.apply(Change::Entry { index, offset, len });
-        self.terms.push(index, term);
-        self.known.last = Some(id);
-        Ok(())
-    }
-
-    fn truncate(&mut self, last: Option<LogId>) {
-        let from = last.map_or(0, |(_, index)| index + 1);
-        self.index.apply(Change::Truncate { from });
-        self.terms.truncate(from);
-        self.known.committed = self.known.committed.filter(|committed| committed.1 < from);
-        self.known.last = last;
-    }
-
-    fn purge(&mut self, to: LogId) {
-        let jump = self.known.last.is_none_or(|(_, last)| last <= to.1);
-        if jump {
-            self.known.last = Some(to);
-            self.terms = Terms::default();
-        }
-        self.known.purged = Some(to);
-        self.index.apply(Change::Purge { index: to.1, jump });
-    }
-
-    /// Every entry that is not purged must have been found.
-    fn check(&self, oldest: Option<&Arc<Segment>>) -> io::Result<()> {
-        let Some(oldest) = oldest else { return Ok(()) };
-        if self.index.segment_count() == 0 && oldest.seq > 1 {
-            return Err(damaged(
-                &oldest.path,
-                HEADER_BYTES,
-                "the frame there is unreadable, and nothing is before it",
-            ));
-        }
-        let first = match (self.known.purged, self.known.last) {
-            (Some((_, purged)), Some((_, last))) if last > purged => Some(purged + 1),
-            (None, Some(_)) => self.index.first().or(Some(0)),
-            _ => None,
-        };
-        if self.known.purged.is_none() && oldest.seq > 1 {
-            return Err(damaged(
-                &oldest.path,
-                0,
-                "nothing was purged, but the segments before are missing",
-            ));
-        }
-        match first {
-            Some(first) if self.index.position(first).is_none() => Err(damaged(
-                &oldest.path,
-                HEADER_BYTES,
-                &format!("entry {first} was never purged, but is missing"),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-const HAS_LAST: u64 = 1;
-const HAS_PURGED: u64 = 2;
-const HAS_COMMITTED: u64 = 4;
-const HAS_BOUND: u64 = 8;
-const HAS_VOTE: u64 = 16;
-
-/// Payload of a start frame: all that is known at the segment's start. The last log id is in the frame itself.
-pub(crate) fn start_payload(known: &Recovered) -> Vec<u8> {
-    let flags = [
-        (HAS_LAST, known.last.is_some()),
-        (HAS_PURGED, known.purged.is_some()),
-        (HAS_COMMITTED, known.committed.is_some()),
-        (HAS_BOUND, known.bound.is_some()),
-        (HAS_VOTE, known.vote.is_some()),
-    ];
-    let flags: u64 = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum();
-    let (purged, committed) = (
-        known.purged.unwrap_or_default(),
-        known.committed.unwrap_or_default(),
-    );
-    let numbers = [
-        flags,
-        purged.0,
-        purged.1,
-        committed.0,
-        committed.1,
-        known.bound.unwrap_or_default(),
-    ];
-    let mut payload: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    payload.extend_from_slice(known.vote.as_deref().unwrap_or_default());
-    payload
-}
-
-fn parse_start(header: &Header, payload: &[u8]) -> Option<Recovered> {
-    let fixed = payload.get(..START_FIXED)?;
-    let flags = le64(fixed, 0);
-    let has = |flag| flags & flag != 0;
-    Some(Recovered {
-        last: has(HAS_LAST).then_some((header.term, header.index)),
-        purged: has(HAS_PURGED).then_some((le64(fixed, 8), le64(fixed, 16))),
-        committed: has(HAS_COMMITTED).then_some((le64(fixed, 24), le64(fixed, 32))),
-        bound: has(HAS_BOUND).then_some(le64(fixed, 40)),
-        vote: has(HAS_VOTE).then(|| Bytes::copy_from_slice(&payload[START_FIXED..])),
+/// Behind the last byte from `from` on that is not zero, padded as a frame is.
+fn behind_last(bytes: &[u8], from: u64) -> u64 {
+    let last = bytes[from as usize..].iter().rposition(|byte| *byte != 0);
+    last.map_or(from, |last| {
+        (from + last as u64 + 1).next_multiple_of(frame::ALIGN)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn golden_start_payload() {
-        let known = Recovered {
-            vote: Some(Bytes::from_static(b"v")),
-            committed: Some((2, 9)),
-            purged: Some((1, 5)),
-            last: Some((3, 12)),
-            bound: None,
-        };
-        let mut expected = [
-            [22 + 1, 0, 0, 0, 0, 0, 0, 0],
-            [1, 0, 0, 0, 0, 0, 0, 0],
-            [5, 0, 0, 0, 0, 0, 0, 0],
-        ]
-        .concat();
-        expected.extend([[2, 0, 0, 0, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0, 0, 0], [0; 8]].concat());
-        expected.push(b'v');
-        assert_eq!(start_payload(&known), expected);
-        let header = Header {
-            len: 49,
-            crc: 0,
-            ty: 1,
-            kind: 0,
-            batch: 4096,
-            term: 3,
-            index: 12,
-        };
-        assert_eq!(parse_start(&header, &expected), Some(known));
-        assert_eq!(parse_start(&header, &expected[..47]), None);
-    }
 }

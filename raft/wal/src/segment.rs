@@ -20,12 +20,22 @@ pub(crate) const START_FIXED: usize = 48;
 /// However large the segments are.
 const MAX_PAYLOAD: u64 = 64 << 20;
 
+/// In the header of a segment whose file holds zeroes where no frame was written, and no older log's frames.
+const ZEROED: u64 = 1;
+
 /// An open segment.
 pub(crate) struct Segment {
     pub seq: u64,
     pub len: u64,
+    /// The file was made for this segment: what is behind its frames and no zero was written by this log.
+    pub zeroed: bool,
     pub path: PathBuf,
     pub file: Box<dyn File>,
+}
+
+/// Whether a segment may have this length. Offsets in it fit 32 bits, and so does what recovery holds in memory.
+pub(crate) fn is_valid_len(bytes: u64) -> bool {
+    bytes.is_multiple_of(HEADER_BYTES) && (16 << 10..=1 << 30).contains(&bytes)
 }
 
 /// The largest payload that fits an empty segment beside its start and seal frames.
@@ -39,17 +49,20 @@ pub(crate) fn path(dir: &Path, seq: u64) -> PathBuf {
     dir.join(format!("{seq:016x}.wal"))
 }
 
-/// The sequence number in a segment's name.
-pub(crate) fn parse_name(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".wal")?;
-    if digits.len() != 16 {
-        return None;
-    }
-    u64::from_str_radix(digits, 16).ok()
+pub(crate) fn spare_path(dir: &Path, seq: u64) -> PathBuf {
+    dir.join(format!("{seq:016x}.spare"))
+}
+
+/// The sequence number in a segment's name, or in a spare's; `None`: no log names a file like this.
+pub(crate) fn parse_name(name: &str, extension: &str) -> Option<u64> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
+    let seq = u64::from_str_radix(digits, 16).ok()?;
+    let is_own = format!("{seq:016x}") == digits && (1..u64::MAX).contains(&seq);
+    is_own.then_some(seq)
 }
 
 /// The block at the start of a segment.
-pub(crate) fn header_block(seq: u64, len: u64) -> Vec<u8> {
+pub(crate) fn header_block(seq: u64, len: u64, zeroed: bool) -> Vec<u8> {
     let mut block = vec![0u8; HEADER_BYTES as usize];
     block[0..8].copy_from_slice(MAGIC);
     block[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -57,6 +70,7 @@ pub(crate) fn header_block(seq: u64, len: u64) -> Vec<u8> {
     block[24..32].copy_from_slice(&len.to_le_bytes());
     let crc = header_crc(&block);
     block[12..16].copy_from_slice(&crc.to_le_bytes());
+    block[32..40].copy_from_slice(&if zeroed { ZEROED } else { 0 }.to_le_bytes());
     block
 }
 
@@ -69,7 +83,7 @@ impl Segment {
     pub(crate) fn open(dir: &Path, files: &dyn Files, seq: u64) -> io::Result<Segment> {
         let path = path(dir, seq);
         let file = files.open(&path, false)?;
-        let mut block = vec![0u8; 32];
+        let mut block = vec![0u8; 40];
         read_exact(file.as_ref(), &mut block, 0).map_err(|error| damaged(&path, 0, &error.to_string()))?;
         if &block[0..8] != MAGIC || le32(&block, 12) != header_crc(&block) {
             return Err(damaged(&path, 0, "the segment's header is damaged"));
@@ -86,6 +100,9 @@ impl Segment {
             ));
         }
         let len = le64(&block, 24);
+        if !is_valid_len(len) {
+            return Err(damaged(&path, 24, &format!("no segment is {len} bytes long")));
+        }
         if file.len()? < len {
             return Err(damaged(
                 &path,
@@ -93,7 +110,24 @@ impl Segment {
                 &format!("the file is shorter than its {len} bytes"),
             ));
         }
-        Ok(Segment { seq, len, path, file })
+        Ok(Segment {
+            seq,
+            len,
+            zeroed: le64(&block, 32) == ZEROED,
+            path,
+            file,
+        })
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| at(&self.path, offset, error))
+    }
+
+    /// Of what was written at this offset.
+    pub(crate) fn sync(&self, offset: u64) -> io::Result<()> {
+        self.file.sync().map_err(|error| at(&self.path, offset, error))
     }
 
     pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {
@@ -146,7 +180,7 @@ mod tests {
 
     #[test]
     fn golden_header() {
-        let block = header_block(0x1a, 64 << 20);
+        let block = header_block(0x1a, 64 << 20, true);
         assert_eq!(block.len(), 4096);
         let expected: Vec<u8> = [
             &b"BARQUEWL"[..],
@@ -154,10 +188,15 @@ mod tests {
             &GOLDEN_CRC,
             &[0x1a, 0, 0, 0, 0, 0, 0, 0],
             &[0, 0, 0, 4, 0, 0, 0, 0],
+            &[1, 0, 0, 0, 0, 0, 0, 0],
         ]
         .concat();
-        assert_eq!(&block[..32], expected);
-        assert!(block[32..].iter().all(|byte| *byte == 0));
+        assert_eq!(&block[..40], expected);
+        assert!(block[40..].iter().all(|byte| *byte == 0));
+        // One that was a spare, and every one of an earlier program.
+        let used = header_block(0x1a, 64 << 20, false);
+        assert_eq!(&used[..32], &expected[..32]);
+        assert!(used[32..].iter().all(|byte| *byte == 0));
     }
 
     const GOLDEN_CRC: [u8; 4] = [225, 200, 90, 84];
@@ -165,14 +204,20 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(path(Path::new("/w"), 26), Path::new("/w/000000000000001a.wal"));
-        assert_eq!(parse_name("000000000000001a.wal"), Some(26));
+        assert_eq!(parse_name("000000000000001a.wal", "wal"), Some(26));
+        assert_eq!(parse_name("000000000000001a.spare", "spare"), Some(26));
         for other in [
             "1a.wal",
             "000000000000001a.spare",
             "000000000000001g.wal",
+            "000000000000001A.wal",
+            "+00000000000001a.wal",
+            "0000000000000000.wal",
+            "ffffffffffffffff.wal",
+            "000000000000001awal",
             "new.tmp",
         ] {
-            assert_eq!(parse_name(other), None, "{other}");
+            assert_eq!(parse_name(other, "wal"), None, "{other}");
         }
     }
 

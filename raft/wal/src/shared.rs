@@ -1,6 +1,12 @@
 //! What handles and the writer share: the state behind its lock, and the two ways in which they wait.
 
-use std::{collections::VecDeque, io, task::Waker, thread::ThreadId};
+use std::{
+    collections::VecDeque,
+    io,
+    task::Waker,
+    thread::ThreadId,
+    time::{Duration, Instant},
+};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -58,10 +64,19 @@ impl std::ops::Deref for Locked<'_> {
     }
 }
 
-/// What the writer takes at once; `None` in [`Shared::next_batch`] when the log is closed and all is written.
+/// What the writer takes at once.
 pub(crate) struct Batch {
     pub work: Vec<Queued>,
     pub committed: Option<LogId>,
+}
+
+/// What the writer is to do next.
+pub(crate) enum Next {
+    Batch(Batch),
+    /// Nothing was asked for during the pause.
+    Rest,
+    /// The log is closed, and all is written.
+    Ended,
 }
 
 impl Shared {
@@ -132,7 +147,7 @@ impl Shared {
         self.inner.lock().writer = Some(std::thread::current().id());
     }
 
-    /// Whether [`Self::next_batch`] has an answer without waiting; otherwise the waker is told when it has.
+    /// Whether [`Self::next`] has an answer without waiting; otherwise the waker is told when it has.
     pub(crate) fn poll_batch(&self, waker: &Waker) -> bool {
         let mut inner = self.inner.lock();
         let ready = !inner.state.queue.is_empty() || inner.end.is_some();
@@ -140,23 +155,30 @@ impl Shared {
         ready
     }
 
-    /// Waits for work. After the close it returns what is left, and then `None`.
-    pub(crate) fn next_batch(&self) -> Option<Batch> {
+    /// Waits for work, or until there was none for so long. After the close it returns what is left.
+    pub(crate) fn next(&self, pause: Option<Duration>) -> Next {
+        let rest_at = pause.map(|pause| Instant::now() + pause);
         let mut inner = self.inner.lock();
         inner.writer = Some(std::thread::current().id());
         while inner.state.queue.is_empty() {
             if inner.end.is_some() {
-                let committed = inner.state.take_committed(u64::MAX)?;
-                return Some(Batch {
-                    work: Vec::new(),
-                    committed: Some(committed),
-                });
+                return match inner.state.take_committed(u64::MAX) {
+                    None => Next::Ended,
+                    committed => Next::Batch(Batch {
+                        work: Vec::new(),
+                        committed,
+                    }),
+                };
             }
-            self.work.wait(&mut inner);
+            match rest_at {
+                Some(at) if at <= Instant::now() => return Next::Rest,
+                Some(at) => drop(self.work.wait_until(&mut inner, at)),
+                None => self.work.wait(&mut inner),
+            }
         }
         let batch = inner.take_batch();
         self.room.notify_all();
-        Some(batch)
+        Next::Batch(batch)
     }
 
     /// A batch is durable: `change` updates the positions.

@@ -92,6 +92,7 @@ impl State {
             purged: self.purged,
             last: self.last,
             bound: self.bound,
+            end: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -13,13 +13,19 @@ use crate::{
     Completion, Recovered, WalEntry,
     frame::{self, Frame, FrameType, Place},
     index::Change,
+    mark::{Mark, MarkFile},
     planted,
     preparer::Preparer,
-    recovery::start_payload,
+    replay::start_payload,
     segment::{self, Segment},
-    shared::{Batch, Shared},
+    shared::{Batch, Next, Shared},
     state::{LogId, Queued, Work},
 };
+
+/// After the last batch, once nothing else came for so long, the mark is raised: at most once per pause.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A log that never rests is marked this often, so that it is not unmarked for ever: one small sync among thousands.
+const LONGEST_UNMARKED: Duration = Duration::from_secs(30);
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -31,6 +37,9 @@ pub(crate) struct Writer {
     /// What a reader of the stream knows after the last frame in the buffer.
     stream: Recovered,
     changes: Vec<Change>,
+    marks: MarkFile,
+    /// When the first batch that is beyond the mark became durable.
+    pub(crate) unmarked_since: Option<Instant>,
 }
 
 pub(crate) fn spawn(writer: Writer) -> io::Result<std::thread::JoinHandle<()>> {
@@ -45,6 +54,7 @@ impl Writer {
         preparer: Arc<Preparer>,
         segment: Arc<Segment>,
         offset: u64,
+        marks: MarkFile,
         known: &Recovered,
     ) -> Writer {
         let mut changes = Vec::new();
@@ -60,13 +70,15 @@ impl Writer {
             buffer: Vec::new(),
             stream,
             changes,
+            marks,
+            unmarked_since: None,
         }
     }
 
     fn run(mut self) {
         let shared = self.shared.clone();
         let preparer = self.preparer.clone();
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let outcome = catch_unwind(AssertUnwindSafe(|| while self.serve_one() {}));
         preparer.stop();
         if outcome.is_err() {
             let error = io::Error::other("the writer panicked");
@@ -77,30 +89,57 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self) {
-        while self.serve_one() {}
+    /// Waits for something to do and does it; `false` when it was the last.
+    pub(crate) fn serve_one(&mut self) -> bool {
+        match self.shared.next(self.pause()) {
+            Next::Batch(batch) => self.serve(batch),
+            Next::Rest => self.rest(),
+            Next::Ended => {
+                self.rest();
+                false
+            }
+        }
     }
 
-    /// Waits for a batch and writes it; `false` when it was the last.
-    pub(crate) fn serve_one(&mut self) -> bool {
-        let Some(Batch { work, committed }) = self.shared.next_batch() else {
-            return false;
-        };
+    fn serve(&mut self, Batch { work, committed }: Batch) -> bool {
         let durable = work.last().map_or(0, |queued| queued.number);
         let (work, done): (Vec<Work>, Vec<Completion>) = work
             .into_iter()
             .map(|Queued { work, done, .. }| (work, done))
             .unzip();
         if let Err(error) = self.write(work, committed, durable) {
-            let queued = self.shared.fail(&error);
-            let done = done
-                .into_iter()
-                .chain(queued.into_iter().map(|queued| queued.done));
-            complete(done, Err(error));
+            self.fail(done, error);
             return false;
         }
         complete(done, Ok(()));
-        true
+        let unmarked = *self.unmarked_since.get_or_insert_with(Instant::now);
+        unmarked.elapsed() < LONGEST_UNMARKED || self.rest()
+    }
+
+    /// How long nothing must be asked for before the log is marked; `None`: it is.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        self.unmarked_since.map(|_| PAUSE)
+    }
+
+    /// Marks the log up to where it is durable. A disk that fails to keep the mark is trusted with nothing more.
+    pub(crate) fn rest(&mut self) -> bool {
+        if self.unmarked_since.take().is_none() {
+            return true;
+        }
+        let end = Mark {
+            seq: self.segment.seq,
+            offset: self.batch,
+            last: self.stream.last,
+        };
+        let marked = self.marks.raise(end);
+        marked.map_err(|error| self.fail(Vec::new(), error)).is_ok()
+    }
+
+    /// Nothing more is written: what was under way fails, and then what is queued.
+    fn fail(&self, done: Vec<Completion>, error: io::Error) {
+        let queued = self.shared.fail(&error);
+        let queued = queued.into_iter().map(|queued| queued.done);
+        complete(done.into_iter().chain(queued), Err(error));
     }
 
     fn write(&mut self, work: Vec<Work>, committed: Option<LogId>, durable: u64) -> io::Result<()> {
@@ -269,14 +308,12 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let file = &self.segment.file;
-        let failed = |error| segment::at(&self.segment.path, self.batch, error);
-        file.write_all_at(&self.buffer, self.batch).map_err(failed)?;
+        self.segment.write(&self.buffer, self.batch)?;
         let start = Instant::now();
         if !planted("ack-before-fsync") {
-            let synced = file.sync();
+            let synced = self.segment.sync(self.batch);
             if !planted("sync-error-ignored") {
-                synced.map_err(failed)?;
+                synced?;
             }
         }
         self.shared.count_fsync(start.elapsed());

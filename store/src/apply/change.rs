@@ -2,40 +2,19 @@
 
 use bytes::Bytes;
 
-use super::Machine;
+use super::{Machine, doomed::Doomed};
 use crate::{
-    IndexTerm, KeyValue, LeaseId, Revision, StoreError,
+    IndexTerm, KeyValue, LeaseId, StoreError,
     codec::{self, LogOp, LogRow, Record},
     keys::{self, Version},
     kv::Family,
+    live, mover,
     read::delete_event,
-    state_hash::{Effect, EntryHash},
-    watch::{Encodings, Event, EventKind},
+    state_hash::Effect,
+    watch::{Encodings, Event, EventKind, Previous},
 };
 
-/// A change that the command under way has written.
-pub struct Written {
-    pub event: Event,
-    log_key: Bytes,
-    log_row: Bytes,
-    /// Of a put.
-    record: Option<Bytes>,
-}
-
-impl Written {
-    pub fn hash_into(&self, hash: &mut EntryHash) {
-        hash.absorb(
-            Effect::Change,
-            &[
-                &self.log_key,
-                &self.log_row,
-                self.record.as_deref().unwrap_or_default(),
-            ],
-        );
-    }
-}
-
-/// The newest version of a key before a change.
+/// The newest version of a key before a put.
 pub struct Newest {
     pub row: Bytes,
     pub kv: KeyValue,
@@ -70,33 +49,40 @@ impl Machine {
         let record = codec::encode_record(&kv, at.sub)?;
         let kv = codec::key_value(key.clone(), &record)?;
         match old {
-            Some(old) => self.supersede(&key, old, at),
-            None => self.count_change(&key, true),
+            Some(old) => self.supersede(&key, old.modified, &old.row, at),
+            None => {
+                self.move_ended(&key)?;
+                self.recount(&key, true);
+            }
         }
         self.move_lease(&key, old.map_or(LeaseId(0), |old| old.kv.lease), kv.lease);
         self.move_terms(&key, old.map_or(&[], |old| &old.kv.terms), &kv.terms);
         self.overlay.put(Family::Cur, key.clone(), record.clone());
-        let prev = self.version_before(&key, old);
+        let before = old.map_or(Previous::NONE, |old| {
+            Previous::of(&old.kv, old.modified, old.row.len())
+        });
         let event = Event {
             kind: EventKind::Put,
             kv,
-            prev,
+            prev: self.version_before(&key, before),
             encodings: Encodings::default(),
         };
-        self.log_change(at, LogOp::Put, old, event, Some(record))
+        self.log_change(at, LogOp::Put, old.map(|old| old.modified), event, &record)
     }
 
-    pub(super) fn write_delete(&mut self, old: &Newest) -> Result<(), StoreError> {
+    pub(super) fn write_delete(&mut self, old: Doomed) -> Result<(), StoreError> {
         let at = self.next_version();
-        let key = &old.kv.key;
-        self.supersede(key, old, at);
-        self.count_change(key, false);
-        self.move_lease(key, old.kv.lease, LeaseId(0));
-        self.move_terms(key, &old.kv.terms, &[]);
-        self.overlay.delete(Family::Cur, key.clone());
-        let prev = self.version_before(key, Some(old));
-        let event = delete_event(key.clone(), at.revision(), prev);
-        self.log_change(at, LogOp::Delete, Some(old), event, None)
+        let row = self.end_row(&old, at)?;
+        self.recount(&old.key, false);
+        self.move_lease(&old.key, old.lease, LeaseId(0));
+        self.move_terms(&old.key, &old.terms()?, &[]);
+        let before = match row {
+            Some(row) => Previous::of(&codec::key_value(old.key.clone(), &row)?, old.modified, row.len()),
+            None => Previous::stored(old.modified, old.row_bytes),
+        };
+        let prev = self.version_before(&old.key, before);
+        let event = delete_event(old.key, at.revision(), prev);
+        self.log_change(at, LogOp::Delete, Some(old.modified), event, &[])
     }
 
     fn next_version(&self) -> Version {
@@ -104,17 +90,42 @@ impl Machine {
         Version::new(self.state.revision + 1, sub)
     }
 
-    fn supersede(&mut self, key: &[u8], old: &Newest, at: Version) {
-        self.overlay.put(
-            Family::Hist,
-            keys::hist(key, old.modified),
-            codec::encode_hist(at, &old.row),
-        );
+    fn supersede(&mut self, key: &[u8], modified: Version, record: &[u8], at: Version) {
+        let row = codec::encode_hist(at, record);
+        self.overlay.put(Family::Hist, keys::hist(key, modified), row);
     }
 
-    fn count_change(&mut self, key: &Bytes, came: bool) {
-        self.recount(key, came);
-        self.command.counted.push((key.clone(), came));
+    /// Ends the row of a deleted key: moves it to `hist` while this apply has moved little, and else leaves it where it
+    /// is for the mover. Returns the row if it is at hand.
+    fn end_row(&mut self, old: &Doomed, at: Version) -> Result<Option<Bytes>, StoreError> {
+        if old.row_bytes > self.may_move {
+            self.overlay
+                .put(Family::Ended, old.key.clone(), live::encode_end(at));
+            self.ended += 1;
+            return Ok(old.row.clone());
+        }
+        self.may_move -= old.row_bytes;
+        let row = match &old.row {
+            Some(row) => row.clone(),
+            None => mover::row_to_end(&self.overlay, &old.key)?,
+        };
+        self.supersede(&old.key, old.modified, &row, at);
+        self.overlay.delete(Family::Cur, old.key.clone());
+        Ok(Some(row))
+    }
+
+    /// Makes room for a new row of a key whose last one was ended, but not moved yet.
+    fn move_ended(&mut self, key: &Bytes) -> Result<(), StoreError> {
+        let Some(end) = self.live().end_of(key)? else {
+            return Ok(());
+        };
+        let record = mover::row_to_end(&self.overlay, key)?;
+        if let Some(hist) = mover::superseded(key, &record, end, self.state.compact_revision)? {
+            self.overlay.put(Family::Hist, hist.key, hist.row);
+        }
+        self.overlay.delete(Family::Ended, key.clone());
+        self.ended -= 1;
+        Ok(())
     }
 
     fn move_lease(&mut self, key: &[u8], from: LeaseId, to: LeaseId) {
@@ -143,37 +154,33 @@ impl Machine {
     }
 
     /// Contract line 25: the state at the revision before, also when this revision changed the key already.
-    fn version_before(&mut self, key: &Bytes, old: Option<&Newest>) -> Option<KeyValue> {
-        let old = old.map(|old| old.kv.clone());
+    fn version_before(&mut self, key: &Bytes, old: Previous) -> Previous {
         match &mut self.command.before_txn {
             Some(before) => before.entry(key.clone()).or_insert(old).clone(),
             None => old,
         }
     }
 
+    /// Of a deletion the record is empty.
     fn log_change(
         &mut self,
         at: Version,
         op: LogOp,
-        old: Option<&Newest>,
+        prev: Option<Version>,
         event: Event,
-        record: Option<Bytes>,
+        record: &[u8],
     ) -> Result<(), StoreError> {
-        debug_assert_eq!(event.kv.mod_revision, Revision(at.main));
+        debug_assert_eq!(event.kv.mod_revision, at.revision());
         let log_key = keys::log(at);
         let log_row = LogRow {
             op,
-            prev: old.map(|old| old.modified),
+            prev,
             key: &event.kv.key,
         }
         .encode()?;
-        self.overlay.put(Family::Log, log_key.clone(), log_row.clone());
-        self.command.changes.push(Written {
-            event,
-            log_key,
-            log_row,
-            record,
-        });
+        self.hash.absorb(Effect::Change, &[&log_key, &log_row, record]);
+        self.overlay.put(Family::Log, log_key, log_row);
+        self.command.changes.push(event);
         Ok(())
     }
 }

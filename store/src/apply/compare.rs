@@ -8,12 +8,7 @@ use barque_proto::command::{
 };
 
 use super::{Applied, Machine, Refusal};
-use crate::{
-    KeyRange,
-    codec::Record,
-    kv::{Family, View},
-    read::At,
-};
+use crate::{KeyRange, codec::Record, planted, read::At};
 
 impl Machine {
     pub(super) fn all_hold(&self, compares: &[Compare]) -> Applied<bool> {
@@ -33,7 +28,7 @@ impl Machine {
         let mut any = false;
         let mut all = true;
         if let Some(key) = range.as_single() {
-            if let Some(row) = self.overlay.get(Family::Cur, key)? {
+            if let Some(row) = self.live().get(key)? {
                 any = true;
                 all = passes(expected, order(target, Some(&Record::decode(&row)?)));
             }
@@ -41,7 +36,7 @@ impl Machine {
             self.keyspace().scan(&range, At::Head, &mut |_, record| {
                 any = true;
                 all = passes(expected, order(target, Some(&record)));
-                if all {
+                if all && !planted("range-compare-of-first-key") {
                     ControlFlow::Continue(())
                 } else {
                     ControlFlow::Break(())

@@ -3,24 +3,21 @@
 use barque_proto::command::DeleteRange;
 use bytes::Bytes;
 
-use super::{Applied, Machine, change::Newest};
-use crate::{
-    DeleteRangeResponse, KeyRange, Revision, StoreError,
-    kv::{Bounds, Family, View},
-};
+use super::{Applied, Machine, doomed::Doomed};
+use crate::{DeleteRangeResponse, KeyRange, Revision, kv::Bounds};
 
 impl Machine {
     pub(super) fn delete_range(&mut self, delete: &DeleteRange) -> Applied<DeleteRangeResponse> {
         let range = KeyRange::from_etcd(delete.key.clone(), delete.range_end.clone());
-        let doomed = self.newest_in(&range)?;
-        for old in &doomed {
+        let doomed = self.doomed_in(&range, delete.prev_kv)?;
+        let deleted = doomed.len() as i64;
+        let mut prev_kvs = Vec::new();
+        for old in doomed {
+            if delete.prev_kv {
+                prev_kvs.extend(old.key_value()?);
+            }
             self.write_delete(old)?;
         }
-        let deleted = doomed.len() as i64;
-        let prev_kvs = match delete.prev_kv {
-            true => doomed.into_iter().map(|old| old.kv).collect(),
-            false => Vec::new(),
-        };
         Ok(DeleteRangeResponse {
             revision: Revision(self.revision_now()),
             deleted,
@@ -28,25 +25,34 @@ impl Machine {
         })
     }
 
-    fn newest_in(&self, range: &KeyRange) -> Result<Vec<Newest>, StoreError> {
-        if let Some(key) = range.as_single() {
-            let row = self.overlay.get(Family::Cur, key)?;
-            return row
-                .map(|row| Newest::new(Bytes::copy_from_slice(key), row))
-                .into_iter()
-                .collect();
-        }
-        let mut cursor = self
-            .overlay
-            .cursor(Family::Cur, Bounds::new(&range.start, range.end.as_deref()))?;
+    /// Values are kept only where they are returned, that is where somebody waits for the outcome. What is refused is
+    /// the same everywhere.
+    fn doomed_in(&mut self, range: &KeyRange, prev_kv: bool) -> Applied<Vec<Doomed>> {
+        let mut bill = self.command.bill;
         let mut found = Vec::new();
-        while let Some((key, row)) = cursor.row() {
-            found.push(Newest::new(
-                Bytes::copy_from_slice(key),
-                Bytes::copy_from_slice(row),
-            )?);
-            cursor.advance()?;
+        let mut add = |key: &[u8], row: &[u8]| -> Applied<()> {
+            let mut old = Doomed::new(key, row)?;
+            bill.delete(&old, &self.limits)?;
+            if prev_kv {
+                bill.prev(row.len(), &self.limits)?;
+                old.row = self.awaited.then(|| Bytes::copy_from_slice(row));
+            }
+            found.push(old);
+            Ok(())
+        };
+        if let Some(key) = range.as_single() {
+            if let Some(row) = self.live().get(key)? {
+                add(key, &row)?;
+            }
+        } else {
+            let bounds = Bounds::new(&range.start, range.end.as_deref());
+            let mut cursor = self.live().cursor(bounds)?;
+            while let Some((key, row)) = cursor.row() {
+                add(key, row)?;
+                cursor.advance()?;
+            }
         }
+        self.command.bill = bill;
         Ok(found)
     }
 }

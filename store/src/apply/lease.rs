@@ -1,13 +1,18 @@
 //! Leases: granted, revoked, and how much of them is left. Time passes elsewhere.
 
 use barque_proto::command::{LeaseCheckpoint, LeaseGrant, LeaseRevoke};
+use bytes::Bytes;
 
-use super::{Applied, Machine, change::Newest};
+use super::{
+    Applied, Machine, Refusal,
+    doomed::{Bill, Doomed},
+};
 use crate::{
     CommandError, LeaseGrantResponse, LeaseId, Response, Revision, StoreError,
     codec::LeaseRow,
     keys,
-    kv::{Family, View},
+    kv::{Bounds, Family, View},
+    planted,
     state_hash::Effect,
 };
 
@@ -30,25 +35,59 @@ impl Machine {
         })
     }
 
-    /// Contract line 17: all its keys in one revision, in key order.
+    /// Contract line 17: all its keys in one revision, in key order. A lease with more keys than one command may delete
+    /// stays, without the first of them, to be revoked again: it could not be refused, or it would never expire.
     pub(super) fn lease_revoke(&mut self, revoke: &LeaseRevoke) -> Applied<Response> {
         let id = LeaseId(revoke.id);
         if !self.lease_exists(id)? {
             return Err(CommandError::LeaseNotFound.into());
         }
-        for key in self.keyspace().lease_keys(id)? {
-            let row = self.overlay.get(Family::Cur, &key)?;
-            let row = row.ok_or_else(|| StoreError::Corrupt {
-                what: "lease",
-                detail: format!("key {key:?} of lease {:x} does not exist", id.0),
-            })?;
-            self.write_delete(&Newest::new(key, row)?)?;
+        let (mut doomed, complete) = self.doomed_of_lease(id)?;
+        if planted("revoke-in-part") {
+            doomed.truncate(64);
         }
-        self.overlay.delete(Family::Lease, keys::lease(id));
-        self.hash.absorb(Effect::LeaseRevoke, &[&keys::lease(id)]);
+        if complete {
+            self.overlay.delete(Family::Lease, keys::lease(id));
+            // Before its deletions, which come after the lease's end in the state hash.
+            self.hash.absorb(Effect::LeaseRevoke, &[&keys::lease(id)]);
+        }
+        for old in doomed {
+            self.write_delete(old)?;
+        }
         Ok(Response::LeaseRevoke {
             revision: Revision(self.revision_now()),
+            complete,
         })
+    }
+
+    /// The versions attached to a lease; `true` when these are all.
+    fn doomed_of_lease(&self, id: LeaseId) -> Result<(Vec<Doomed>, bool), StoreError> {
+        let start = keys::lease(id);
+        let end = keys::after_prefix(&start);
+        let mut attached = self
+            .overlay
+            .cursor(Family::LeaseKey, Bounds::new(&start, end.as_deref()))?;
+        let mut found = Vec::new();
+        let Some((first, _)) = attached.row() else {
+            return Ok((found, true));
+        };
+        let mut live = self.live().cursor(Bounds::new(&first[start.len()..], None))?;
+        let mut bill = Bill::default();
+        while let Some((row, _)) = attached.row() {
+            let key = &row[start.len()..];
+            live.seek(key)?;
+            let old = match live.row() {
+                Some((at, row)) if at == key => Doomed::new(key, row)?,
+                _ => return Err(dangling(id, key)),
+            };
+            match bill.delete(&old, &self.limits) {
+                Err(Refusal::Command(_)) if !found.is_empty() => return Ok((found, false)),
+                Err(Refusal::Store(error)) => return Err(error),
+                _ => found.push(old),
+            }
+            attached.advance()?;
+        }
+        Ok((found, true))
     }
 
     /// Leases that are gone by now are passed over.
@@ -71,5 +110,16 @@ impl Machine {
         self.hash.absorb(effect, &[&key, &row]);
         self.overlay.put(Family::Lease, key, row);
         Ok(())
+    }
+}
+
+fn dangling(id: LeaseId, key: &[u8]) -> StoreError {
+    StoreError::Corrupt {
+        what: "lease",
+        detail: format!(
+            "key {:?} of lease {:x} does not exist",
+            Bytes::copy_from_slice(key),
+            id.0
+        ),
     }
 }

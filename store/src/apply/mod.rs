@@ -9,8 +9,11 @@ mod change;
 mod compact;
 mod compare;
 mod delete_range;
+mod doomed;
 mod lease;
 mod put;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 use std::{collections::HashMap, sync::Arc};
@@ -19,16 +22,17 @@ use barque_proto::command::{Command, CommandBatch, command::Op};
 use bytes::Bytes;
 use prost::Message;
 
+use self::doomed::{Bill, Limits};
 use crate::{
-    CommandError, Entry, EntryBody, KeyValue, LogPosition, Outcome, ReadError, Response, Revision,
-    StoreError,
+    CommandError, Entry, EntryBody, LogPosition, Outcome, ReadError, Response, Revision, StoreError,
     counts::Counts,
     kv::{Family, View},
+    live::Live,
     overlay::Overlay,
     read::Keyspace,
     state::{self, State},
     state_hash::EntryHash,
-    watch::{Changes, Event},
+    watch::{Changes, Event, EventKind, Previous},
 };
 
 /// The newest cluster version whose commands this program knows: major << 16 | minor.
@@ -70,11 +74,16 @@ type Applied<T> = Result<T, Refusal>;
 pub struct Machine {
     pub overlay: Overlay,
     pub counts: Arc<Counts>,
+    /// Rows of `cur` that a deletion has ended.
+    pub ended: u64,
     pub state: State,
     /// One per main revision.
     pub changes: Vec<Arc<Changes>>,
     /// Whether somebody waits for the outcomes of the entry under way.
     awaited: bool,
+    /// Bytes of deleted rows that may still be moved at once.
+    may_move: usize,
+    limits: Limits,
     command: CommandUnderWay,
     hash: EntryHash,
 }
@@ -82,22 +91,53 @@ pub struct Machine {
 /// What has to be kept or undone when the command ends.
 #[derive(Default)]
 struct CommandUnderWay {
-    changes: Vec<change::Written>,
-    /// Keys that came to be (`true`) or ceased to.
-    counted: Vec<(Bytes, bool)>,
+    changes: Vec<Event>,
+    bill: Bill,
     /// Of keys changed by a txn, the version before it; other commands change a key once.
-    before_txn: Option<HashMap<Bytes, Option<KeyValue>>>,
+    before_txn: Option<HashMap<Bytes, Previous>>,
+    /// Of a command that may be refused after it has written: how it was before, beside what the overlay remembers.
+    before: Option<Before>,
+}
+
+struct Before {
+    ended: u64,
+    hash: EntryHash,
+}
+
+/// What one call of apply may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounded {
+    /// The same on every member: they decide what is refused.
+    pub limits: Limits,
+    /// Bytes of deleted rows that are moved from `cur` to `hist` at once; what is beyond is left to the mover. Most
+    /// applies delete little, and then readers have nothing to pass over.
+    pub move_at_once: usize,
+    /// What one batch writes at most, its last entry aside.
+    pub batch_bytes: usize,
+}
+
+impl Default for Bounded {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            move_at_once: 256 << 10,
+            batch_bytes: 64 << 20,
+        }
+    }
 }
 
 impl Machine {
-    pub fn new(view: Arc<dyn View>, counts: Arc<Counts>, state: State) -> Self {
+    pub fn new(view: Arc<dyn View>, counts: Arc<Counts>, ended: u64, state: State, bounded: Bounded) -> Self {
         let hash = EntryHash::new(state.hash);
         Self {
             overlay: Overlay::new(view),
             counts,
+            ended,
             state,
             changes: Vec::new(),
             awaited: true,
+            may_move: bounded.move_at_once,
+            limits: bounded.limits,
             command: CommandUnderWay::default(),
             hash,
         }
@@ -196,21 +236,34 @@ impl Machine {
             return;
         }
         self.state.revision += 1;
-        for change in &command.changes {
-            change.hash_into(&mut self.hash);
-        }
-        let events: Vec<Event> = command.changes.into_iter().map(|change| change.event).collect();
         self.changes.push(Arc::new(Changes {
             revision: Revision(self.state.revision),
-            events,
+            events: command.changes,
         }));
+    }
+
+    /// The command under way may be refused after it has written. Others are refused before.
+    fn remember(&mut self) {
+        self.overlay.remember();
+        self.command.before_txn = Some(HashMap::new());
+        self.command.before = Some(Before {
+            ended: self.ended,
+            hash: self.hash.clone(),
+        });
     }
 
     fn undo(&mut self) {
         let command = std::mem::take(&mut self.command);
         self.overlay.undo();
-        for (key, came) in command.counted.into_iter().rev() {
-            self.recount(&key, !came);
+        let Some(before) = command.before else { return };
+        self.ended = before.ended;
+        self.hash = before.hash;
+        for event in command.changes.iter().rev() {
+            match event.kind {
+                EventKind::Put if event.kv.version == 1 => self.recount(&event.kv.key, false),
+                EventKind::Put => {}
+                EventKind::Delete => self.recount(&event.kv.key, true),
+            }
         }
     }
 
@@ -228,9 +281,14 @@ impl Machine {
         self.state.revision + i64::from(!self.command.changes.is_empty())
     }
 
+    fn live(&self) -> Live<'_> {
+        self.keyspace().live()
+    }
+
     fn keyspace(&self) -> Keyspace<'_> {
         Keyspace {
             view: &self.overlay,
+            any_ended: self.ended > 0,
             counts: &self.counts,
             revision: self.revision_now(),
             committed: self.state.revision,

@@ -3,11 +3,7 @@
 use barque_proto::command::{self, Put};
 
 use super::{Applied, Machine, change::Newest};
-use crate::{
-    CommandError, IndexTerm, KeyValue, LeaseId, PutResponse, Revision,
-    kv::{Family, View},
-    state::AlarmKind,
-};
+use crate::{CommandError, IndexTerm, KeyValue, LeaseId, PutResponse, Revision, state::AlarmKind};
 
 impl Machine {
     /// Contract line 14.
@@ -23,12 +19,15 @@ impl Machine {
         if put.lease != 0 && !self.lease_exists(LeaseId(put.lease))? {
             return Err(CommandError::LeaseNotFound.into());
         }
-        let row = self.overlay.get(Family::Cur, &put.key)?;
+        let row = self.live().get(&put.key)?;
         let old = row
             .map(|row| Newest::new(bytes::Bytes::copy_from_slice(&put.key), row))
             .transpose()?;
         if old.is_none() && (put.ignore_value || put.ignore_lease) {
             return Err(CommandError::KeyNotFound.into());
+        }
+        if let Some(old) = old.as_ref().filter(|_| put.prev_kv) {
+            self.command.bill.prev(old.row.len(), &self.limits)?;
         }
         let mut kv = KeyValue {
             key: put.key.clone(),

@@ -1,7 +1,5 @@
 //! Txn: compares first, nested ones included; then the operations of the branches taken, in one revision.
 
-use std::collections::HashMap;
-
 use barque_proto::command::{Operation, Range, Txn, operation::Op};
 
 use super::{Applied, Machine, Refusal};
@@ -15,7 +13,7 @@ impl Machine {
         }
         let mut path = Vec::new();
         self.choose(txn, &mut path)?;
-        self.command.before_txn = Some(HashMap::new());
+        self.remember();
         self.run(txn, &mut path.into_iter())
     }
 

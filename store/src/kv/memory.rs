@@ -82,6 +82,25 @@ impl MemoryEngine {
     }
 }
 
+impl MemoryEngine {
+    /// As somebody copies the directory of a database that is closed: a disk of its own with what is durable on this
+    /// one, to be opened with [`MemoryEngine::crash`].
+    pub fn copy(&self) -> Self {
+        let disk = Disk {
+            durable: Mutex::new(self.disk.durable.lock().clone()),
+            current: AtomicU64::new(self.disk.current.load(Ordering::SeqCst)),
+            next: AtomicU64::new(self.disk.next.load(Ordering::SeqCst)),
+            boot: AtomicU64::default(),
+        };
+        Self {
+            disk: Arc::new(disk),
+            boot: 0,
+            number: self.number,
+            families: Mutex::default(),
+        }
+    }
+}
+
 impl Default for MemoryEngine {
     fn default() -> Self {
         Self::new()

@@ -21,7 +21,7 @@ pub use verify::OnProgress;
 /// A column family: an ordered map of its own inside the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// The newest version of every live key.
+    /// The newest version of every live key, and of deleted ones that `Ended` names until they are moved.
     Cur,
     /// Superseded versions.
     Hist,
@@ -33,10 +33,12 @@ pub enum Family {
     /// Which keys are attached to a lease.
     LeaseKey,
     Meta,
+    /// Which rows of `Cur` a deletion has ended.
+    Ended,
 }
 
 impl Family {
-    pub const ALL: [Family; 7] = [
+    pub const ALL: [Family; 8] = [
         Family::Cur,
         Family::Hist,
         Family::Log,
@@ -44,6 +46,7 @@ impl Family {
         Family::Lease,
         Family::LeaseKey,
         Family::Meta,
+        Family::Ended,
     ];
 
     pub fn name(self) -> &'static str {
@@ -55,6 +58,7 @@ impl Family {
             Family::Lease => "lease",
             Family::LeaseKey => "leasekey",
             Family::Meta => "meta",
+            Family::Ended => "ended",
         }
     }
 

@@ -14,7 +14,7 @@ impl Keyspace<'_> {
     /// At the head from the fences; in the past by taking back what the log says came after, or by walking
     /// the range when that is less.
     pub fn count(&self, range: &KeyRange, at: At) -> Result<i64, StoreError> {
-        let now = self.counts.count(self.view, range)? as i64;
+        let now = self.counts.count(self.live(), range)? as i64;
         let At::Past(revision) = at else { return Ok(now) };
         if self.revision - revision > now {
             return self.count_by_scan(range, at);

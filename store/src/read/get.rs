@@ -19,12 +19,14 @@ impl Keyspace<'_> {
 
     /// The record of the version that was live, if one was.
     fn row_at(&self, key: &[u8], at: At) -> Result<Option<Bytes>, StoreError> {
-        let newest = self.view.get(Family::Cur, key)?;
-        let At::Past(revision) = at else { return Ok(newest) };
-        if let Some(row) = newest
+        let At::Past(revision) = at else {
+            return self.live().get(key);
+        };
+        if let Some(row) = self.view.get(Family::Cur, key)?
             && Record::decode(&row)?.modified.main <= revision
         {
-            return Ok(Some(row));
+            let ended = self.live().end_of(key)?.is_some_and(|end| end.main <= revision);
+            return Ok((!ended).then_some(row));
         }
         self.superseded_row_at(key, revision)
     }

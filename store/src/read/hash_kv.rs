@@ -173,7 +173,9 @@ impl Keyspace<'_> {
                     Some((row.slice_ref(record), Some(end)))
                 }
                 None => match self.view.get(Family::Cur, key)? {
-                    Some(row) if Record::decode(&row)?.modified == *at => Some((row, None)),
+                    Some(row) if Record::decode(&row)?.modified == *at => {
+                        Some((row, self.live().end_of(key)?))
+                    }
                     _ => None,
                 },
             });

@@ -18,11 +18,14 @@ use crate::{
     KeyRange, ReadError, Revision,
     counts::Counts,
     kv::{Bounds, View},
+    live::Live,
 };
 
 #[derive(Clone, Copy)]
 pub struct Keyspace<'a> {
     pub view: &'a dyn View,
+    /// Whether deletions have left rows in `cur`: see [`Live`].
+    pub any_ended: bool,
     pub counts: &'a Counts,
     /// The newest revision in the view.
     pub revision: i64,
@@ -34,12 +37,19 @@ pub struct Keyspace<'a> {
 /// The revision that a read is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// The newest: `cur` alone answers.
+    /// The newest: what is live in `cur` answers.
     Head,
     Past(i64),
 }
 
-impl Keyspace<'_> {
+impl<'a> Keyspace<'a> {
+    pub fn live(&self) -> Live<'a> {
+        Live {
+            view: self.view,
+            any_ended: self.any_ended,
+        }
+    }
+
     /// Contract lines 1 and 4: 0 or less is the head, the compact revision itself is readable.
     pub fn resolve(&self, revision: Revision) -> Result<At, ReadError> {
         if revision.0 > self.committed {

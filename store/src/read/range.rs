@@ -9,7 +9,7 @@ use barque_proto::command::{
 use bytes::Bytes;
 
 use super::{At, Keyspace};
-use crate::{KeyRange, KeyValue, RangeResult, ReadError, Revision, StoreError, codec::Record};
+use crate::{KeyRange, KeyValue, RangeResult, ReadError, Revision, StoreError, codec::Record, planted};
 
 /// The query names a sort that this program does not know.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Keyspace<'_> {
             return Ok(result);
         }
         let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0);
-        let pushed_down = limit.filter(|_| sort.is_none() && !has_filter(query));
+        let in_key_order = sort.is_none() || planted("limit-before-sort");
+        let pushed_down = limit.filter(|_| in_key_order && !has_filter(query));
         let with_values = !query.keys_only || sort.is_some_and(|sort| sort.target == SortTarget::Value);
         let cut = self.collect(&range, at, query, with_values, pushed_down, &mut result)?;
         result.more = cut;

@@ -1,7 +1,7 @@
 //! Walking the live keys of a range as of a revision, in key order, without copying rows.
 //!
-//! At the head that is `cur` alone. In the past it is `cur` merged with `hist`: for a key whose newest version
-//! is too new, or gone, the superseded version that was live then.
+//! At the head that is what is live in `cur`. In the past it is `cur` merged with `hist`: for a key whose newest
+//! version is too new, or gone, the superseded version that was live then.
 
 use std::{cmp::Ordering, ops::ControlFlow};
 
@@ -30,7 +30,7 @@ impl Keyspace<'_> {
     }
 
     fn scan_head(&self, range: &KeyRange, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let mut cursor = self.view.cursor(Family::Cur, bounds(range))?;
+        let mut cursor = self.live().cursor(bounds(range))?;
         while let Some((key, row)) = cursor.row() {
             if visit(key, Record::decode(row)?).is_break() {
                 break;
@@ -42,6 +42,7 @@ impl Keyspace<'_> {
 
     fn scan_past(&self, range: &KeyRange, revision: i64, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let mut cur = self.view.cursor(Family::Cur, bounds(range))?;
+        let mut ends = self.live().ends(bounds(range))?;
         let from = keys::hist_from(&range.start);
         let to = range.end.as_ref().map(|end| keys::hist_from(end));
         let mut hist = self
@@ -59,7 +60,7 @@ impl Keyspace<'_> {
             let mut seen = None;
             if let (Some((key, row)), true) = (newest, order.is_le()) {
                 let record = Record::decode(row)?;
-                if record.modified.main <= revision {
+                if record.modified.main <= revision && ends.of(key)?.is_none_or(|end| end.main > revision) {
                     seen = Some(visit(key, record));
                 }
             }

@@ -8,24 +8,33 @@
 //! hub never waits for a stream, never drops an event, and knows nothing of wire formats or tasks.
 
 mod catch_up;
+mod hand_out;
 mod hub;
 mod interest;
+mod previous;
 mod range_tree;
 mod ring;
 mod subscriber;
 #[cfg(test)]
 mod tests;
+mod watchers;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 
 pub use hub::{Hub, HubMetrics};
+pub use previous::Previous;
 pub use subscriber::Subscriber;
+use subscriber::read_previous;
 
-use crate::{KeyRange, KeyValue, ReadError, Revision};
+use crate::{KeyRange, KeyValue, ReadError, Revision, StoreError};
 
-/// Everything one main revision changed, in sub-revision order.
+/// Everything one main revision changed, in sub-revision order; or, out of the history, the part of it that was asked
+/// for.
 #[derive(Debug)]
 pub struct Changes {
     pub revision: Revision,
@@ -38,8 +47,8 @@ pub struct Event {
     pub kind: EventKind,
     /// Of a deletion: key and mod_revision only.
     pub kv: KeyValue,
-    /// The version before; `None` when the key was created, or when that version is compacted.
-    pub prev: Option<KeyValue>,
+    /// The version before this revision.
+    pub prev: Previous,
     pub encodings: Encodings,
 }
 
@@ -52,7 +61,7 @@ pub enum EventKind {
 /// Wire forms of an event, made once by whoever needs one first and shared by all watchers.
 #[derive(Debug, Default)]
 pub struct Encodings {
-    /// An encoded `mvccpb.Event`, without and with `prev_kv`.
+    /// An encoded `mvccpb.Event`, without and with `prev_kv`, which must have been read before.
     pub etcd: OnceLock<Bytes>,
     pub etcd_with_prev: OnceLock<Bytes>,
     /// A Kubernetes watch frame in JSON by how the selector sees it: ADDED, MODIFIED, DELETED.
@@ -70,16 +79,20 @@ pub struct WatchSpec {
     pub start: Revision,
     pub no_put: bool,
     pub no_delete: bool,
+    /// Every event comes with the version before it read, unless that is compacted.
+    pub prev_kv: bool,
 }
 
 /// What a subscriber has for its stream, in the order in which it must be sent.
 #[derive(Debug)]
 pub enum Delivery {
-    /// Events of one revision for one watcher: `changes.events[i]` for each `i` in `matched`.
+    /// Events of one revision for one watcher.
     Events {
         watch: WatchId,
         changes: Arc<Changes>,
         matched: Matched,
+        /// More of this revision follows, before anything else for this watcher; at its end there may be no event.
+        is_part: bool,
     },
     /// The watcher's next revision is compacted; it is gone from the subscriber.
     Compacted {
@@ -92,7 +105,15 @@ pub enum Delivery {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Matched {
     All,
-    Some(Vec<u32>),
+    /// Of their numbers. A deletion goes in key order, so a range of keys is one run however many it deletes.
+    Runs(Box<[Range<u32>]>),
+}
+
+/// A place in the sequence of changes: before the change number `sub` of `revision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub revision: Revision,
+    pub sub: u32,
 }
 
 /// Where events are read that the ring no longer holds.
@@ -100,13 +121,17 @@ pub enum Matched {
 /// Hub and subscribers keep the source alive, so a source must not hold the hub.
 pub trait HistorySource: Send + Sync {
     /// As [`Reader::history`](crate::Reader::history), on a view that is at least as new as the last head
-    /// published to the hub.
+    /// published to the hub; with the versions before the events read, if they are asked for.
     fn history(
         &self,
         range: &KeyRange,
-        from: Revision,
+        from: Place,
+        prev_kv: bool,
         max_bytes: usize,
-    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError>;
+    ) -> Result<(Vec<Arc<Changes>>, Place), ReadError>;
+
+    /// As [`Reader::previous`](crate::Reader::previous), on such a view.
+    fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError>;
 }
 
 impl Changes {
@@ -116,12 +141,40 @@ impl Changes {
     }
 }
 
-impl Event {
-    pub(crate) fn weight(&self) -> usize {
-        let prev = self
-            .prev
-            .as_ref()
-            .map_or(0, |prev| prev.key.len() + prev.value.len());
-        size_of::<Self>() + 2 * (self.kv.key.len() + self.kv.value.len()) + prev
+impl Matched {
+    pub fn events<'c>(&'c self, changes: &'c Changes) -> impl Iterator<Item = &'c Event> {
+        let (all, runs): (_, &[Range<u32>]) = match self {
+            Matched::All => (&*changes.events, &[]),
+            Matched::Runs(runs) => (&[], runs),
+        };
+        let run = |run: &Range<u32>| &changes.events[run.start as usize..run.end as usize];
+        all.iter().chain(runs.iter().flat_map(run))
     }
 }
+
+impl Place {
+    pub const fn start_of(revision: Revision) -> Self {
+        Self { revision, sub: 0 }
+    }
+}
+
+impl From<Revision> for Place {
+    fn from(revision: Revision) -> Self {
+        Self::start_of(revision)
+    }
+}
+
+impl Event {
+    /// What it costs on its way to one watcher, roughly.
+    pub(crate) fn cost(&self, prev_kv: bool) -> usize {
+        let prev = self.prev.get().filter(|_| prev_kv);
+        EVENT_COST + self.kv.size() + prev.map_or(0, KeyValue::size)
+    }
+
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + 2 * (self.kv.size() + self.prev.weight())
+    }
+}
+
+/// Of an event beside key and value: its place in a response, and its numbers there.
+const EVENT_COST: usize = 64;

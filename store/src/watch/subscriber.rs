@@ -6,18 +6,20 @@
 //! others. So each watcher passes each revision exactly once, either way.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
 };
 
 use super::{
-    Changes, Delivery, EventKind, Matched, WatchId, WatchSpec,
+    Changes, Delivery, Event, HistorySource, WatchId, WatchSpec,
+    catch_up::Inside,
+    hand_out::UnderWay,
     hub::{Shared, State, Stream},
-    interest::Interest,
     ring::CopyLimit,
+    watchers::{Audience, Watchers},
 };
-use crate::{KeyRange, Revision, StoreError};
+use crate::{KeyValue, Revision, StoreError};
 
 /// How many revisions one look at the ring takes at most.
 pub(super) const REVISIONS_PER_COPY: usize = 1024;
@@ -32,43 +34,13 @@ pub struct Subscriber {
     pub(super) taken: Revision,
     /// The watchers behind `taken`, by the first revision that each still needs.
     pub(super) slow: BTreeSet<(Revision, usize)>,
+    /// Of the slow ones, those that were given a part of a revision.
+    pub(super) inside: Option<Inside>,
+    /// What the last drain had no room for.
+    pub(super) under_way: Option<UnderWay>,
     /// Not yet told that they were compacted.
     pub(super) compacted: Vec<(WatchId, Revision)>,
     pub(super) window: Vec<Arc<Changes>>,
-}
-
-/// The watchers in slots, and who of them wants which keys.
-pub(super) struct Watchers {
-    slots: Vec<Option<Watcher>>,
-    free: Vec<usize>,
-    by_id: HashMap<WatchId, usize>,
-    interest: Interest<usize>,
-    /// Scratch: slots with a match in the revision at hand.
-    touched: Vec<usize>,
-}
-
-pub(super) struct Watcher {
-    id: WatchId,
-    pub range: KeyRange,
-    no_put: bool,
-    no_delete: bool,
-    /// Nothing before this revision concerns the watcher. Exact while it is slow.
-    pub next: Revision,
-    /// Progress below this would send the client back to before its own start, or before what the `created` header
-    /// told it.
-    least_progress: Revision,
-    pub slow: bool,
-    /// Takes part in the scan at hand.
-    pub scanned: bool,
-    /// Scratch: matching events of the revision at hand.
-    matched: Vec<u32>,
-}
-
-/// Who is to be given a window of changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Audience {
-    KeepingUp,
-    Scanned,
 }
 
 impl Subscriber {
@@ -79,6 +51,8 @@ impl Subscriber {
             watchers: Watchers::new(),
             taken: next,
             slow: BTreeSet::new(),
+            inside: None,
+            under_way: None,
             compacted: Vec::new(),
             window: Vec::new(),
         }
@@ -111,17 +85,7 @@ impl Subscriber {
         } else {
             (head.next(), head)
         };
-        let slot = self.watchers.insert(Watcher {
-            id: spec.id,
-            range: spec.range,
-            no_put: spec.no_put,
-            no_delete: spec.no_delete,
-            next,
-            least_progress,
-            slow: false,
-            scanned: false,
-            matched: Vec::new(),
-        });
+        let slot = self.watchers.insert(spec, next, least_progress);
         self.shared.counters.watchers.fetch_add(1, Relaxed);
         if next < self.taken {
             self.make_slow(slot, next);
@@ -130,7 +94,7 @@ impl Subscriber {
     }
 
     pub fn contains(&self, watch: WatchId) -> bool {
-        self.watchers.by_id.contains_key(&watch) || self.compacted.iter().any(|(id, _)| *id == watch)
+        self.watchers.slot_of(watch).is_some() || self.compacted.iter().any(|(id, _)| *id == watch)
     }
 
     /// `false` when there is no such watcher.
@@ -139,7 +103,7 @@ impl Subscriber {
             self.compacted.remove(at);
             return true;
         }
-        let Some(slot) = self.watchers.by_id.get(&watch).copied() else {
+        let Some(slot) = self.watchers.slot_of(watch) else {
             return false;
         };
         self.remove_slot(slot);
@@ -160,9 +124,9 @@ impl Subscriber {
         }
     }
 
-    /// Appends what is there, about `max_bytes` of it; `true` when there is more at once.
+    /// Appends what is there, about `max_bytes` of it over all watchers; `true` when there is more at once.
     ///
-    /// Reads from disk while [`Self::is_catching_up`], a bounded number of times.
+    /// Reads from disk when [`Self::is_catching_up`] before, a bounded number of times; else not at all.
     pub fn drain(&mut self, max_bytes: usize, out: &mut Vec<Delivery>) -> Result<bool, StoreError> {
         out.extend(
             self.compacted
@@ -172,34 +136,57 @@ impl Subscriber {
                     compact_revision,
                 }),
         );
-        // While some catch up they have half of each drain, or a busy stream would starve them.
-        let share = if self.slow.is_empty() {
-            max_bytes
-        } else {
-            max_bytes / 2
-        };
-        self.take_window(share);
-        let window = std::mem::take(&mut self.window);
-        let mut delivered = 0;
-        for changes in &window {
-            delivered += self.deliver(changes, Audience::KeepingUp, out);
+        let mut room = max_bytes.max(1);
+        self.hand_out(&mut room, out);
+        if self.under_way.is_some() {
+            return Ok(true);
         }
-        self.recycle(window);
-        if !self.slow.is_empty() {
-            self.catch_up(max_bytes.saturating_sub(delivered), out)?;
+        // Who falls behind below waits for the next drain, which the caller may run elsewhere.
+        let catching_up = self.is_catching_up();
+        // While some catch up they have half of each drain, or a busy stream would starve them.
+        let kept_back = if catching_up { room / 2 } else { 0 };
+        room -= kept_back;
+        self.keep_up(&mut room, out)?;
+        if catching_up && self.under_way.is_none() {
+            self.catch_up(room + kept_back, out)?;
         }
         Ok(self.has_work())
     }
 
-    /// Whether the next drain will read history from disk, or may.
+    /// Hands the next revisions to those that keep up.
+    fn keep_up(&mut self, room: &mut usize, out: &mut Vec<Delivery>) -> Result<(), StoreError> {
+        if *room == 0 {
+            return Ok(());
+        }
+        self.take_window(*room);
+        let window = std::mem::take(&mut self.window);
+        for changes in &window {
+            if *room == 0 || self.under_way.is_some() {
+                self.put_back(changes.revision);
+                break;
+            }
+            self.deliver(changes, Audience::KeepingUp, false, room, out)?;
+        }
+        self.recycle(window);
+        Ok(())
+    }
+
+    /// Whether the next drain will read from disk, or may.
     pub fn is_catching_up(&self) -> bool {
         !self.slow.is_empty()
+    }
+
+    /// The version before an event's revision; `None` when there was none, or when it is compacted. Read from disk
+    /// when nobody has read it yet.
+    pub fn previous<'e>(&self, event: &'e Event) -> Result<Option<&'e KeyValue>, StoreError> {
+        read_previous(&*self.shared.history, &[event])?;
+        Ok(event.prev.get())
     }
 
     /// The revision up to which every watcher of this stream has been given everything, if none lags and none
     /// starts later: what a progress notification may claim once all that was drained before has been sent.
     pub fn synced_revision(&mut self) -> Option<Revision> {
-        if !self.slow.is_empty() || !self.compacted.is_empty() {
+        if !self.slow.is_empty() || !self.compacted.is_empty() || self.under_way.is_some() {
             return None;
         }
         let synced = self.synced();
@@ -211,8 +198,11 @@ impl Subscriber {
 
     /// The same for one watcher.
     pub fn watcher_synced_revision(&mut self, watch: WatchId) -> Option<Revision> {
+        if self.under_way.is_some() {
+            return None;
+        }
         let synced = self.synced();
-        let watcher = self.watchers.get(*self.watchers.by_id.get(&watch)?);
+        let watcher = self.watchers.get(self.watchers.slot_of(watch)?);
         (!watcher.slow && watcher.least_progress <= synced).then_some(synced)
     }
 
@@ -223,7 +213,10 @@ impl Subscriber {
     }
 
     fn has_work(&self) -> bool {
-        self.stream.signal.pending().is_some() || !self.slow.is_empty() || !self.compacted.is_empty()
+        self.stream.signal.pending().is_some()
+            || !self.slow.is_empty()
+            || !self.compacted.is_empty()
+            || self.under_way.is_some()
     }
 
     /// Moves the cursor over what concerned nobody: to the first pending revision, or past the head.
@@ -264,11 +257,17 @@ impl Subscriber {
         }
     }
 
+    /// Of what was taken from the ring, `from` and what follows found no room.
+    fn put_back(&mut self, from: Revision) {
+        let shared = Arc::clone(&self.shared);
+        let _state = shared.lock();
+        self.taken = from;
+        self.stream.signal.set_pending(Some(from));
+    }
+
     fn fall_behind(&mut self, from: Revision) {
-        for slot in 0..self.watchers.slots.len() {
-            let Some(watcher) = &self.watchers.slots[slot] else {
-                continue;
-            };
+        for slot in self.watchers.used_slots() {
+            let watcher = self.watchers.get(slot);
             let next = watcher.next.max(from);
             if !watcher.slow && next < self.taken {
                 self.make_slow(slot, next);
@@ -276,7 +275,7 @@ impl Subscriber {
         }
     }
 
-    fn make_slow(&mut self, slot: usize, next: Revision) {
+    pub(super) fn make_slow(&mut self, slot: usize, next: Revision) {
         let watcher = self.watchers.get_mut(slot);
         watcher.slow = true;
         watcher.next = next;
@@ -308,20 +307,6 @@ impl Subscriber {
         watcher.id
     }
 
-    /// Hands one revision to those of `audience` whom it concerns; returns the bytes handed out.
-    pub(super) fn deliver(
-        &mut self,
-        changes: &Arc<Changes>,
-        audience: Audience,
-        out: &mut Vec<Delivery>,
-    ) -> usize {
-        let (events, bytes) = self.watchers.deliver(changes, audience, out);
-        if events > 0 {
-            self.shared.counters.events_delivered.fetch_add(events, Relaxed);
-        }
-        bytes
-    }
-
     /// Keeps a window's memory for the next one.
     pub(super) fn recycle(&mut self, mut window: Vec<Arc<Changes>>) {
         window.clear();
@@ -331,119 +316,25 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        for slot in 0..self.watchers.slots.len() {
-            if self.watchers.slots[slot].is_some() {
-                self.remove_slot(slot);
-            }
+        for slot in self.watchers.used_slots() {
+            self.remove_slot(slot);
         }
         self.shared.forget(self.stream.id);
     }
 }
 
-impl Watchers {
-    fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            by_id: HashMap::new(),
-            interest: Interest::new(),
-            touched: Vec::new(),
-        }
+/// Reads the versions before `events` that nobody has read yet, all at once.
+pub(super) fn read_previous(history: &dyn HistorySource, events: &[&Event]) -> Result<(), StoreError> {
+    let unread: Vec<&Event> = events
+        .iter()
+        .copied()
+        .filter(|event| event.prev.is_unread())
+        .collect();
+    if unread.is_empty() {
+        return Ok(());
     }
-
-    fn insert(&mut self, watcher: Watcher) -> usize {
-        let slot = self.free.pop().unwrap_or(self.slots.len());
-        self.interest.add(&watcher.range, slot);
-        self.by_id.insert(watcher.id, slot);
-        if slot == self.slots.len() {
-            self.slots.push(Some(watcher));
-        } else {
-            self.slots[slot] = Some(watcher);
-        }
-        slot
+    for (event, kv) in unread.iter().zip(history.previous(&unread)?) {
+        event.prev.keep(kv);
     }
-
-    fn remove(&mut self, slot: usize) -> Watcher {
-        let watcher = self.slots[slot].take().expect("a slot in use");
-        self.interest.remove(&watcher.range, &slot);
-        self.by_id.remove(&watcher.id);
-        self.free.push(slot);
-        watcher
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Watcher> {
-        self.slots.iter().flatten()
-    }
-
-    pub fn get(&self, slot: usize) -> &Watcher {
-        self.slots[slot].as_ref().expect("a slot in use")
-    }
-
-    pub fn get_mut(&mut self, slot: usize) -> &mut Watcher {
-        self.slots[slot].as_mut().expect("a slot in use")
-    }
-
-    /// Returns how many events were handed out, and their bytes.
-    fn deliver(
-        &mut self,
-        changes: &Arc<Changes>,
-        audience: Audience,
-        out: &mut Vec<Delivery>,
-    ) -> (u64, usize) {
-        let Self {
-            slots,
-            interest,
-            touched,
-            ..
-        } = self;
-        let (mut events, mut bytes) = (0, 0);
-        for (at, event) in (0u32..).zip(&changes.events) {
-            let weight = event.weight();
-            interest.visit(&event.kv.key, &mut |&slot| {
-                let watcher = slots[slot]
-                    .as_mut()
-                    .expect("the interest index names slots in use");
-                if !watcher.takes(changes.revision, event.kind, audience) {
-                    return;
-                }
-                if watcher.matched.is_empty() {
-                    touched.push(slot);
-                }
-                watcher.matched.push(at);
-                events += 1;
-                bytes += weight;
-            });
-        }
-        for slot in touched.drain(..) {
-            let watcher = slots[slot]
-                .as_mut()
-                .expect("the interest index names slots in use");
-            let matched = if watcher.matched.len() == changes.events.len() {
-                Matched::All
-            } else {
-                Matched::Some(watcher.matched.clone())
-            };
-            watcher.matched.clear();
-            out.push(Delivery::Events {
-                watch: watcher.id,
-                changes: Arc::clone(changes),
-                matched,
-            });
-        }
-        (events, bytes)
-    }
-}
-
-impl Watcher {
-    fn takes(&self, revision: Revision, kind: EventKind, audience: Audience) -> bool {
-        let filtered = match kind {
-            EventKind::Put => self.no_put,
-            EventKind::Delete => self.no_delete,
-        };
-        let addressed = match audience {
-            Audience::KeepingUp => !self.slow,
-            Audience::Scanned => self.scanned,
-        };
-        addressed && !filtered && revision >= self.next
-    }
+    Ok(())
 }

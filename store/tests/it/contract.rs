@@ -506,14 +506,13 @@ fn index_terms_follow_the_newest_version() {
         assert!(found(fixture, "n").is_empty());
         fixture.delete("/pods/b");
         assert_eq!(found(fixture, "n2"), ["/pods/a"]);
-        let (history, _) = fixture
-            .store
-            .reader()
+        let reader = fixture.store.reader();
+        let (history, _) = reader
             .history(&barque_store::KeyRange::single(bytes("/pods/a")), Revision(6), 1)
             .unwrap();
         let event = &history[0].events[0];
         assert_eq!(text(&event.kv.terms[0].value), "n2");
-        assert_eq!(text(&event.prev.as_ref().unwrap().terms[0].value), "n1");
+        assert_eq!(text(&previous(&reader, event).unwrap().terms[0].value), "n1");
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use barque_proto::command::command::Op;
 use barque_store::{
     Entry, EntryBody, LogPosition, Revision, Store, StoreError,
     kv::{Batch, Engine, EngineSizes, OnProgress, View, rocks},
@@ -70,7 +71,7 @@ fn a_directory_that_is_no_store_is_one_clear_line() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("data directory: cannot open") && !error.contains('\n'),
+        error.contains("state-00000001/CURRENT is missing") && !error.contains('\n'),
         "{error}"
     );
 }
@@ -110,6 +111,62 @@ fn a_manifest_that_a_power_cut_tore_is_mended() {
     assert_eq!(fs::read(&manifest).unwrap(), damaged);
 }
 
+/// The pointer is 15 bytes, the state may be all that there is of the data.
+#[test]
+fn a_state_without_a_pointer_is_neither_removed_nor_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+    applier.apply(&[entry(1, 1, vec![put("k", "1")])]).unwrap();
+    applier.flush().unwrap();
+    let hash = store.state_hash();
+    drop((store, applier));
+    fs::remove_file(dir.path().join("CURRENT_STATE")).unwrap();
+    let state = dir.path().join("state-00000001");
+    let before = (names(dir.path()), names(&state));
+    let error = Store::open(config(dir.path())).map(|_| ()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "data directory: {0}/CURRENT_STATE is missing; found: state-00000001; nothing was changed: if it is the \
+             state of this member, `echo state-00000001 > {0}/CURRENT_STATE` makes it current again, otherwise replace \
+             the member",
+            dir.path().display()
+        )
+    );
+    assert_eq!((names(dir.path()), names(&state)), before);
+    fs::write(dir.path().join("CURRENT_STATE"), "state-00000001\n").unwrap();
+    let (store, _) = Store::open(config(dir.path())).unwrap();
+    assert_eq!(store.state_hash(), hash);
+}
+
+/// Killed before it had a pointer; or its database, before that had a name for its manifest.
+#[test]
+fn a_first_start_that_was_killed_starts_again_in_the_same_place() {
+    for has_manifest in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(rocks::open(dir.path(), 0).unwrap());
+        fs::remove_file(dir.path().join("CURRENT_STATE")).unwrap();
+        let state = dir.path().join("state-00000001");
+        let later = |name: &&String| {
+            ["CURRENT", "OPTIONS"].iter().any(|start| name.starts_with(start)) || name.ends_with(".log")
+        };
+        for name in names(&state).iter().filter(later).filter(|_| !has_manifest) {
+            fs::remove_file(state.join(name)).unwrap();
+        }
+        let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+        applier.apply(&[entry(1, 1, vec![put("k", "1")])]).unwrap();
+        applier.flush().unwrap();
+        drop((store, applier));
+        assert_eq!(
+            names(dir.path()),
+            ["CURRENT_STATE", "state-00000001"],
+            "{has_manifest}"
+        );
+        let (store, _) = Store::open(config(dir.path())).unwrap();
+        assert_eq!(store.head().revision, Revision(2), "{has_manifest}");
+    }
+}
+
 fn copy_of_another(ops: Vec<(u64, barque_proto::command::command::Op)>, dir: &std::path::Path) -> Fixture {
     let mut other = Fixture::rocks();
     for (index, op) in ops {
@@ -143,7 +200,7 @@ fn a_snapshot_replaces_everything_and_old_readers_finish() {
     let head = store.head();
     assert_eq!((head.revision, head.epoch), (Revision(4), 1));
     assert_eq!(store.state_hash(), other.store.state_hash());
-    assert_eq!((store.sizes().live_keys, store.leases().len()), (2, 1));
+    assert_eq!((store.sizes().live_keys, store.leases().unwrap().len()), (2, 1));
     // The old view still reads from the old files, which go with it.
     assert_eq!(
         before
@@ -187,6 +244,77 @@ fn a_broken_snapshot_changes_nothing() {
     assert_eq!(store.head().revision, Revision(3));
     assert_eq!(applier.applied().unwrap().index, 2);
     assert!(!dir.path().join("state/state-00000002").exists());
+}
+
+/// Rows that a deletion has ended and nobody has moved yet, in a copy, in a directory that is opened again.
+#[test]
+fn a_copy_with_ended_rows_reads_as_the_original_and_goes_on() {
+    let copy = tempfile::tempdir().unwrap();
+    let mut original = Fixture::rocks();
+    original.applier.move_at_once(0);
+    for key in ["a", "b", "c", "d"] {
+        original.put(key, "1");
+    }
+    original.apply(Op::DeleteRange(a_delete("b", "d"))).unwrap();
+    assert!(original.applier.has_ended_rows());
+    original.applier.checkpoint(&copy.path().join("copy")).unwrap();
+    let check = |fixture: &Fixture| {
+        assert_eq!(fixture.list(all()), ["a=1", "d=1"]);
+        assert_eq!(fixture.get("b", 5), Some("1".into()));
+        assert_eq!(fixture.get("b", 6), None);
+        assert_eq!(fixture.history(6), ["6:del b=<1", "6:del c=<1"]);
+        assert_eq!(fixture.store.sizes().live_keys, 2);
+        assert_eq!(fixture.store.state_hash(), original.store.state_hash());
+        let hash_kv = |fixture: &Fixture, at| fixture.store.reader().hash_kv(Revision(at)).unwrap();
+        for revision in 2..=6 {
+            assert_eq!(hash_kv(fixture, revision), hash_kv(&original, revision));
+        }
+    };
+    let mut other = Fixture::rocks();
+    other.applier.install(&copy.path().join("copy")).unwrap();
+    check(&other);
+    assert!(
+        other.applier.has_ended_rows(),
+        "they are moved by whoever has them"
+    );
+    while other.applier.move_some(1).unwrap() {}
+    check(&other);
+    other.index = 100;
+    other.put("b", "2");
+    assert_eq!(other.list(all()), ["a=1", "b=2", "d=1"]);
+}
+
+/// A database from before there was the family `ended`.
+#[test]
+fn a_database_without_ended_rows_is_given_the_family_and_no_other_one() {
+    let lose = |dir: &Path, family: &str| {
+        let families = rocksdb::DB::list_cf(&rocksdb::Options::default(), dir).unwrap();
+        let mut db = rocksdb::DB::open_cf(&rocksdb::Options::default(), dir, families).unwrap();
+        db.drop_cf(family).unwrap();
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state-00000001");
+    let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+    applier.apply(&[entry(1, 1, vec![put("k", "1")])]).unwrap();
+    applier.flush().unwrap();
+    let hash = store.state_hash();
+    drop((store, applier));
+    lose(&state, "ended");
+    let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+    assert_eq!(store.state_hash(), hash);
+    applier.move_at_once(0);
+    applier.apply(&[entry(1, 2, vec![delete("k")])]).unwrap();
+    applier.flush().unwrap();
+    drop((store, applier));
+    let (store, applier) = Store::open(config(dir.path())).unwrap();
+    assert!(applier.has_ended_rows() && store.sizes().live_keys == 0);
+    drop((store, applier));
+    lose(&state, "leasekey");
+    let error = Store::open(config(dir.path()))
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("leasekey"), "{error}");
 }
 
 /// Moves the pointer, and cannot say that it is durable.
@@ -316,19 +444,17 @@ fn a_lost_flush_loses_whole_batches_of_all_families() {
     let (found, found_applier) = Store::open(config(&dir.path().join("cut"))).unwrap();
     assert_eq!(found_applier.applied(), Some(LogPosition { term: 1, index: 1 }));
     assert_eq!(found.head().revision, Revision(3));
-    assert!(found.leases().is_empty());
+    assert!(found.leases().unwrap().is_empty());
     let everything = barque_store::KeyRange {
         start: Bytes::new(),
         end: None,
     };
-    let (history, _) = found
-        .reader()
-        .history(&everything, Revision(1), usize::MAX)
-        .unwrap();
+    let reader = found.reader();
+    let (history, _) = reader.history(&everything, Revision(1), usize::MAX).unwrap();
     assert_eq!(
         history
             .iter()
-            .flat_map(|changes| tell(changes))
+            .flat_map(|changes| tell(&reader, changes))
             .collect::<Vec<_>>(),
         ["2:put k=1", "3:put k=2<1"]
     );

@@ -186,15 +186,29 @@ pub struct Pause {
     pub cut: bool,
     pub compact_step: bool,
     pub flush: bool,
+    /// So many ended rows are moved.
+    pub moved_rows: usize,
+}
+
+/// How many bytes of deleted rows an apply moves itself: none, a few rows, as many as usual.
+pub fn move_at_once() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => Just(0), 2 => 10..60usize, 1 => Just(1 << 20)]
 }
 
 /// Entries of commands, each with what may come after it.
 pub fn log(entries: usize) -> impl Strategy<Value = Vec<(Vec<Op>, Pause)>> {
-    let pause = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
-    let pause = pause.prop_map(|(cut, compact_step, flush)| Pause {
+    let moved_rows = prop_oneof![3 => Just(0usize), 2 => 1..3usize, 1 => Just(100)];
+    let pause = (
+        any::<bool>(),
+        any::<bool>(),
+        prop::bool::weighted(0.3),
+        moved_rows,
+    );
+    let pause = pause.prop_map(|(cut, compact_step, flush, moved_rows)| Pause {
         cut,
         compact_step,
         flush,
+        moved_rows,
     });
     vec((vec(op(), 0..4), pause), 1..entries)
 }

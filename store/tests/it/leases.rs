@@ -28,17 +28,39 @@ fn line_17_revoke_deletes_in_one_revision_in_key_order() {
             fixture.apply(put_with_lease(key, "1", 5)).unwrap();
         }
         assert_eq!(keys(fixture, 5), ["a", "b", "c"]);
-        let Response::LeaseRevoke { revision } = fixture.apply(revoke(5)).unwrap() else {
+        let Response::LeaseRevoke { revision, .. } = fixture.apply(revoke(5)).unwrap() else {
             panic!()
         };
         assert_eq!(revision, Revision(5));
         assert_eq!(fixture.history(5), ["5:del a=<1", "5:del b=<1", "5:del c=<1"]);
-        assert!(fixture.store.leases().is_empty() && keys(fixture, 5).is_empty());
+        assert!(fixture.store.leases().unwrap().is_empty() && keys(fixture, 5).is_empty());
         assert_eq!(fixture.apply(revoke(5)).unwrap_err(), CommandError::LeaseNotFound);
         assert_eq!(
             fixture.apply(put_with_lease("a", "1", 5)).unwrap_err(),
             CommandError::LeaseNotFound
         );
+    });
+}
+
+#[test]
+fn a_lease_of_many_keys_is_revoked_whole() {
+    on_each_engine(|fixture| {
+        fixture.apply(grant(5, 10)).unwrap();
+        let puts = (0..300).map(|number| put_with_lease(&format!("k{number:03}"), "1", 5));
+        fixture.apply_all(puts.collect());
+        fixture.put("k299a", "of no lease");
+        let before = fixture.store.head().revision;
+        let Response::LeaseRevoke { revision, complete } = fixture.apply(revoke(5)).unwrap() else {
+            panic!()
+        };
+        assert_eq!((revision, complete), (before.next(), true));
+        let deleted = fixture.history(revision.0);
+        let expected: Vec<_> = (0..300)
+            .map(|number| format!("{}:del k{number:03}=<1", revision.0))
+            .collect();
+        assert_eq!(deleted, expected);
+        assert_eq!(fixture.list(all()), ["k299a=of no lease"]);
+        assert!(fixture.store.leases().unwrap().is_empty() && keys(fixture, 5).is_empty());
     });
 }
 
@@ -58,7 +80,7 @@ fn line_12_a_put_moves_or_detaches_its_key() {
         fixture.apply(put_with_lease("k", "4", 1)).unwrap();
         fixture.delete("k");
         assert!(keys(fixture, 1).is_empty());
-        let Response::LeaseRevoke { revision } = fixture.apply(revoke(1)).unwrap() else {
+        let Response::LeaseRevoke { revision, .. } = fixture.apply(revoke(1)).unwrap() else {
             panic!()
         };
         assert_eq!(revision, Revision(6), "nothing to delete, nothing changed");
@@ -76,7 +98,7 @@ fn checkpoints_keep_what_remains() {
         };
         fixture.apply(Op::LeaseCheckpoint(checkpoint)).unwrap();
         assert_eq!(
-            fixture.store.leases(),
+            fixture.store.leases().unwrap(),
             [(LeaseId(-3), 60, 60), (LeaseId(7), 30, 11)]
         );
     });

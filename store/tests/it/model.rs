@@ -165,6 +165,7 @@ impl Model {
                 }
                 Ok(Response::LeaseRevoke {
                     revision: Revision(self.current()),
+                    complete: true,
                 })
             }
             Op::LeaseCheckpoint(checkpoint) => {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use barque_proto::command::{Range, command::Op};
 use barque_store::{
-    Applier, CommandError, Entry, KeyRange, KeyValue, LeaseId, LogPosition, Outcome, ReadError, Revision,
-    Store,
+    Applier, CommandError, Entry, KeyRange, KeyValue, LeaseId, LogPosition, Outcome, ReadError, Reader,
+    Revision, Store,
     kv::{Bounds, Engine, Family, memory::MemoryEngine},
     watch::{Changes, EventKind},
 };
@@ -15,7 +15,7 @@ use proptest::{collection::vec, prelude::*};
 use crate::{
     generate::{self, Pause},
     model::Model,
-    support::{RING_BYTES, config, entry},
+    support::{RING_BYTES, config, entry, previous},
 };
 
 type Log = Vec<(Vec<Op>, Pause)>;
@@ -38,6 +38,9 @@ fn run(applier: &mut Applier, entries: &[(Entry, Pause)]) -> Vec<Outcome> {
             batch.clear();
             if pause.compact_step {
                 applier.compact_step().unwrap();
+            }
+            if pause.moved_rows > 0 {
+                applier.move_some(pause.moved_rows).unwrap();
             }
             if pause.flush {
                 applier.flush().unwrap();
@@ -64,8 +67,10 @@ fn apply_until(
     assert_eq!(outcomes, expected[before..before + outcomes.len()]);
 }
 
+/// Brings everything to where it ends up physically.
 fn compact_fully(applier: &mut Applier) {
     while applier.compact_step().unwrap() {}
+    while applier.move_some(2).unwrap() {}
 }
 
 /// Every row of every family.
@@ -82,23 +87,29 @@ fn dump(engine: &dyn Engine) -> Vec<(Family, Bytes, Bytes)> {
     rows
 }
 
-fn memory() -> (Arc<MemoryEngine>, Store, Applier) {
+fn memory(move_at_once: usize) -> (Arc<MemoryEngine>, Store, Applier) {
     let engine = Arc::new(MemoryEngine::new());
-    let (store, applier) = Store::open_with(Arc::clone(&engine) as Arc<dyn Engine>, RING_BYTES).unwrap();
+    let (store, applier) = open(&engine, move_at_once);
     (engine, store, applier)
+}
+
+fn open(engine: &Arc<MemoryEngine>, move_at_once: usize) -> (Store, Applier) {
+    let (store, mut applier) = Store::open_with(Arc::clone(engine) as Arc<dyn Engine>, RING_BYTES).unwrap();
+    applier.move_at_once(move_at_once);
+    (store, applier)
 }
 
 /// Of one event: its revision, its key and what was put there, and the version before.
 type Told = (i64, (Bytes, Option<KeyValue>), Option<KeyValue>);
 
-fn tell(history: &[Arc<Changes>]) -> Vec<Told> {
+fn tell(reader: &Reader, history: &[Arc<Changes>]) -> Vec<Told> {
     let events = history
         .iter()
         .flat_map(|changes| changes.events.iter().map(|event| (changes.revision, event)));
     events
         .map(|(revision, event)| {
             let put = (event.kind == EventKind::Put).then(|| event.kv.clone());
-            (revision.0, (event.kv.key.clone(), put), event.prev.clone())
+            (revision.0, (event.kv.key.clone(), put), previous(reader, event))
         })
         .collect()
 }
@@ -154,8 +165,12 @@ fn check_reads(store: &Store, model: &Model, queries: &[Range]) {
         let (history, next) = reader
             .history(&everything, Revision(revision), usize::MAX)
             .unwrap();
-        assert_eq!(tell(&history), model.history(revision), "history from {revision}");
-        assert_eq!(next.0, model.revision + 1);
+        assert_eq!(
+            tell(&reader, &history),
+            model.history(revision),
+            "history from {revision}"
+        );
+        assert_eq!(next.revision.0, model.revision + 1);
         let (hash, _) = reader.hash_kv(Revision(revision)).unwrap();
         assert_eq!(
             hash,
@@ -164,7 +179,7 @@ fn check_reads(store: &Store, model: &Model, queries: &[Range]) {
             model.compact
         );
     }
-    assert_eq!(store.leases(), model.leases());
+    assert_eq!(store.leases().unwrap(), model.leases());
     for lease in 1..4 {
         assert_eq!(
             reader.lease_keys(LeaseId(lease)).unwrap(),
@@ -207,6 +222,7 @@ proptest! {
     fn every_split_gives_the_same_bytes_and_what_the_model_says(
         log in generate::log(24),
         queries in vec(generate::range(), 0..12),
+        move_at_once in generate::move_at_once(),
     ) {
         let mut model = Model::new();
         let expected: Vec<Outcome> = log.iter().flat_map(|(ops, _)| ops).map(|op| model.apply(op)).collect();
@@ -214,8 +230,8 @@ proptest! {
         let one_by_one: Vec<_> = entries.iter().map(|(entry, _)| (entry.clone(), Pause { cut: true, ..Pause::default() })).collect();
         let at_once: Vec<_> = entries.iter().map(|(entry, _)| (entry.clone(), Pause::default())).collect();
         let mut bytes = Vec::new();
-        for split in [&entries, &one_by_one, &at_once] {
-            let (engine, store, mut applier) = memory();
+        for (split, move_at_once) in [(&entries, move_at_once), (&one_by_one, usize::MAX), (&at_once, 0)] {
+            let (engine, store, mut applier) = memory(move_at_once);
             prop_assert_eq!(&run(&mut applier, split), &expected);
             check_reads(&store, &model, &queries);
             compact_fully(&mut applier);
@@ -231,7 +247,7 @@ proptest! {
         prop_assert_eq!(&bytes[0], &bytes[2]);
 
         // Whether anybody waits for outcomes changes neither the state nor what is refused.
-        let (engine, store, mut applier) = memory();
+        let (engine, store, mut applier) = memory(move_at_once);
         let mut unawaited: Vec<Outcome> = Vec::new();
         for (entry, _) in &entries {
             let outcomes = applier.apply_for(std::slice::from_ref(entry), |_| false).unwrap();
@@ -250,17 +266,18 @@ proptest! {
     fn a_crash_forgets_what_was_not_flushed_and_replay_brings_it_back(
         log in generate::log(24),
         crashes in vec(1usize..24, 1..4),
+        move_at_once in generate::move_at_once(),
     ) {
         let entries = entries(&log);
-        let (whole, whole_store, mut applier) = memory();
+        let (whole, whole_store, mut applier) = memory(usize::MAX);
         let expected = run(&mut applier, &entries);
         compact_fully(&mut applier);
-        let (mut engine, _, mut applier) = memory();
+        let (mut engine, _, mut applier) = memory(move_at_once);
         for crash in crashes {
             apply_until(&mut applier, &entries, crash.min(entries.len()), &expected, &log);
             let flushed = applier.flushed();
             engine = Arc::new(engine.crash());
-            applier = Store::open_with(Arc::clone(&engine) as Arc<dyn Engine>, RING_BYTES).unwrap().1;
+            applier = open(&engine, move_at_once).1;
             prop_assert_eq!(applier.applied(), flushed);
         }
         apply_until(&mut applier, &entries, entries.len(), &expected, &log);
@@ -273,11 +290,15 @@ proptest! {
     }
 
     #[test]
-    fn a_copy_goes_on_like_the_original(log in generate::log(16), (copied_at, behind) in (0usize..16, 0usize..16)) {
+    fn a_copy_goes_on_like_the_original(
+        log in generate::log(16),
+        (copied_at, behind) in (0usize..16, 0usize..16),
+        move_at_once in generate::move_at_once(),
+    ) {
         let entries = entries(&log);
         let copied_at = copied_at.min(entries.len());
         let behind = behind.min(copied_at);
-        let (original, store, mut applier) = memory();
+        let (original, store, mut applier) = memory(move_at_once);
         run(&mut applier, &entries[..copied_at]);
         let dir = tempfile::tempdir().unwrap();
         // Before the first entry there is nothing to copy.
@@ -285,7 +306,7 @@ proptest! {
         let checkpoint = applier.checkpoint(&dir.path().join("copy")).unwrap();
         prop_assert_eq!(checkpoint.applied, applier.applied());
         prop_assert_eq!(checkpoint.applied, applier.flushed());
-        let (_, other_store, mut other) = memory();
+        let (_, other_store, mut other) = memory(usize::MAX);
         run(&mut other, &entries[..behind]);
         other.install(&dir.path().join("copy")).unwrap();
         prop_assert_eq!(other.applied(), applier.applied());
@@ -308,21 +329,27 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn rocksdb_agrees_with_memory(log in generate::log(40), queries in vec(generate::range(), 0..12)) {
+    fn rocksdb_agrees_with_memory(
+        log in generate::log(40),
+        queries in vec(generate::range(), 0..12),
+        move_at_once in generate::move_at_once(),
+    ) {
         let entries = entries(&log);
         let mut model = Model::new();
         let expected: Vec<Outcome> = log.iter().flat_map(|(ops, _)| ops).map(|op| model.apply(op)).collect();
         let dir = tempfile::tempdir().unwrap();
         let half = entries.len() / 2;
         let (store, mut applier) = Store::open(config(&dir.path().join("a"))).unwrap();
+        applier.move_at_once(move_at_once);
         let mut outcomes = run(&mut applier, &entries[..half]);
         applier.flush().unwrap();
         drop((store, applier));
         let (store, mut applier) = Store::open(config(&dir.path().join("a"))).unwrap();
+        applier.move_at_once(move_at_once);
         outcomes.extend(run(&mut applier, &entries[half..]));
         prop_assert_eq!(outcomes, expected);
         check_reads(&store, &model, &queries);
-        let (memory, _, mut in_memory) = memory();
+        let (memory, _, mut in_memory) = memory(usize::MAX);
         run(&mut in_memory, &entries);
         compact_fully(&mut applier);
         compact_fully(&mut in_memory);

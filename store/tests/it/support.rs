@@ -7,10 +7,10 @@ use barque_proto::command::{
     Txn, command::Op, compare, operation,
 };
 use barque_store::{
-    Applier, Entry, EntryBody, KeyRange, KeyValue, LogPosition, Outcome, Response, Revision, Store,
+    Applier, Entry, EntryBody, KeyRange, KeyValue, LogPosition, Outcome, Reader, Response, Revision, Store,
     StoreConfig,
     kv::memory::MemoryEngine,
-    watch::{Changes, EventKind},
+    watch::{Changes, Event, EventKind, Place},
 };
 use bytes::Bytes;
 use prost::Message;
@@ -118,33 +118,37 @@ impl Fixture {
             end: None,
         };
         let mut told = Vec::new();
-        let mut next = Revision(from);
+        let mut next = Place::from(Revision(from));
         // Small pieces, so that resuming is tested along the way.
-        while next <= reader.head().revision {
+        while next.revision <= reader.head().revision {
             let (history, after) = reader.history(&everything, next, 1).unwrap();
             assert!(after > next);
-            told.extend(history.iter().flat_map(|changes| tell(changes)));
+            told.extend(history.iter().flat_map(|changes| tell(&reader, changes)));
             next = after;
         }
         told
     }
 }
 
-pub fn tell(changes: &Changes) -> Vec<String> {
-    let tell = |event: &barque_store::watch::Event| {
+pub fn tell(reader: &Reader, changes: &Changes) -> Vec<String> {
+    let tell = |event: &Event| {
         let op = match event.kind {
             EventKind::Put => "put",
             EventKind::Delete => "del",
         };
-        let before = event
-            .prev
-            .as_ref()
+        let before = previous(reader, event)
             .map(|prev| format!("<{}", text(&prev.value)))
             .unwrap_or_default();
         assert_eq!(event.kv.mod_revision, changes.revision);
         format!("{}:{op} {}{before}", changes.revision.0, row(&event.kv))
     };
     changes.events.iter().map(tell).collect()
+}
+
+/// The version before the event, read if need be.
+pub fn previous(reader: &Reader, event: &Event) -> Option<KeyValue> {
+    let read = reader.previous(&[event]).unwrap().remove(0);
+    event.prev.get().cloned().or(read)
 }
 
 pub fn entry(term: u64, index: u64, ops: Vec<Op>) -> Entry {

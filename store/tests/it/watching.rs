@@ -3,10 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use barque_proto::command::{command::Op, operation};
 use barque_store::{
     Applier, Entry, KeyRange, KeyValue, Revision, Store,
     kv::memory::MemoryEngine,
-    watch::{Delivery, EventKind, Matched, Subscriber, WatchSpec},
+    watch::{Delivery, EventKind, Place, Subscriber, WatchSpec},
 };
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
@@ -14,7 +15,7 @@ use proptest::{collection::vec, prelude::*};
 use crate::{
     generate::{self, Pause},
     model::Model,
-    support::entry,
+    support::{a_delete, a_put, compact, entry, on_each_engine, previous, text, txn},
 };
 
 type Told = (i64, Bytes, Option<KeyValue>);
@@ -48,6 +49,7 @@ impl Stream {
             start: Revision(start),
             no_put: false,
             no_delete: false,
+            prev_kv: false,
         };
         let head = self.subscriber.add(spec).0;
         let start = if start == 0 { head + 1 } else { start };
@@ -71,14 +73,10 @@ impl Stream {
                     watch,
                     changes,
                     matched,
+                    ..
                 } => {
                     let told = &mut self.watchers.get_mut(&watch).unwrap().told;
-                    let indexes = match matched {
-                        Matched::All => (0..changes.events.len() as u32).collect(),
-                        Matched::Some(indexes) => indexes,
-                    };
-                    told.extend(indexes.iter().map(|index| {
-                        let event = &changes.events[*index as usize];
+                    told.extend(matched.events(&changes).map(|event| {
                         let put = (event.kind == EventKind::Put).then(|| event.kv.clone());
                         (changes.revision.0, event.kv.key.clone(), put)
                     }));
@@ -116,7 +114,9 @@ impl Stream {
 }
 
 fn open(ring_bytes: usize) -> (Store, Applier) {
-    Store::open_with(Arc::new(MemoryEngine::new()), ring_bytes).unwrap()
+    let (store, mut applier) = Store::open_with(Arc::new(MemoryEngine::new()), ring_bytes).unwrap();
+    applier.move_at_once(0);
+    (store, applier)
 }
 
 fn watch_range() -> impl Strategy<Value = KeyRange> {
@@ -130,6 +130,9 @@ fn run(applier: &mut Applier, stream: &mut Stream, entries: &[(Entry, Pause)]) {
         applier.apply(std::slice::from_ref(entry)).unwrap();
         if pause.compact_step {
             applier.compact_step().unwrap();
+        }
+        if pause.moved_rows > 0 {
+            applier.move_some(pause.moved_rows).unwrap();
         }
         if pause.cut {
             stream.drain(if pause.flush { 1 } else { 1 << 20 });
@@ -178,4 +181,162 @@ proptest! {
         stream.drain(1 << 20);
         stream.check(&model);
     }
+}
+
+/// Of a value that is deleted, or overwritten, only what is small goes along with the event.
+#[test]
+fn events_do_not_hold_large_values_that_nobody_asked_for() {
+    on_each_engine(|fixture| {
+        let mut told = fixture.store.hub().subscribe();
+        told.add(WatchSpec {
+            id: 1,
+            range: KeyRange::from_etcd("\0".into(), "\0".into()),
+            start: Revision(0),
+            no_put: false,
+            no_delete: false,
+            prev_kv: false,
+        });
+        let large = "v".repeat(100_000);
+        fixture.put("large", &large);
+        fixture.put("small", "v");
+        fixture.delete("large");
+        fixture.delete("small");
+        let mut deliveries = Vec::new();
+        while told.drain(1 << 20, &mut deliveries).unwrap() {}
+        let before: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| match delivery {
+                Delivery::Events { changes, .. } => &changes.events[0],
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let held = |at: usize| before[at].prev.get().map(|kv| kv.value.len());
+        assert_eq!([held(0), held(1), held(2), held(3)], [None, None, None, Some(1)]);
+        let exists = |at: usize| before[at].prev.exists();
+        assert_eq!([exists(0), exists(1), exists(2)], [false, false, true]);
+        assert_eq!(told.previous(before[2]).unwrap().unwrap().value, large);
+        assert_eq!(held(2), Some(large.len()), "read once");
+
+        fixture.apply(compact(4)).unwrap();
+        let reader = fixture.store.reader();
+        let (history, _) = reader
+            .history(&KeyRange::single("large".into()), Revision(4), usize::MAX)
+            .unwrap();
+        let event = &history[0].events[0];
+        assert_eq!(told.previous(event).unwrap(), None, "it is compacted");
+    });
+}
+
+fn everything_from(start: i64, prev_kv: bool) -> WatchSpec {
+    WatchSpec {
+        id: 1,
+        range: KeyRange::EVERYTHING,
+        start: Revision(start),
+        no_put: false,
+        no_delete: false,
+        prev_kv,
+    }
+}
+
+/// Of each delivery: its revision, how many events, how many bytes are at hand with them, and whether it is a part.
+fn handed_out(stream: &mut Subscriber) -> Vec<(i64, usize, usize, bool)> {
+    let mut all = Vec::new();
+    let mut more = true;
+    while more {
+        let mut out = Vec::new();
+        more = stream.drain(256 << 10, &mut out).unwrap();
+        all.extend(out.iter().map(|delivery| match delivery {
+            Delivery::Events {
+                changes,
+                matched,
+                is_part,
+                ..
+            } => {
+                let size = |kv: &KeyValue| kv.key.len() + kv.value.len();
+                let events = matched.events(changes);
+                let sizes = events.map(|event| size(&event.kv) + event.prev.get().map_or(0, size));
+                let sizes: Vec<usize> = sizes.collect();
+                (changes.revision.0, sizes.len(), sizes.iter().sum(), *is_part)
+            }
+            other => panic!("{other:?}"),
+        }));
+    }
+    all
+}
+
+#[test]
+fn a_revision_of_many_bytes_is_read_in_parts_and_without_what_nobody_asked_for() {
+    const KEYS: usize = 50;
+    const VALUE: usize = 100_000;
+    on_each_engine(|fixture| {
+        let value = "v".repeat(VALUE);
+        for key in 0..KEYS {
+            fixture.put(&format!("k{key:02}"), &value);
+        }
+        fixture.apply(Op::DeleteRange(a_delete("k", "l"))).unwrap();
+        let deleted = fixture.store.head().revision.0;
+
+        let mut without = fixture.store.hub().subscribe();
+        without.add(everything_from(deleted, false));
+        let keys = KEYS * "k00".len();
+        assert_eq!(handed_out(&mut without), [(deleted, KEYS, keys, false)]);
+
+        let mut with = fixture.store.hub().subscribe();
+        with.add(everything_from(deleted, true));
+        let parts = handed_out(&mut with);
+        let (last, others) = parts.split_last().unwrap();
+        assert!(!others.is_empty(), "several parts");
+        assert!(!last.3 && others.iter().all(|part| part.3), "{parts:?}");
+        // What one part may cost, and what is read before that shows.
+        assert!(
+            parts.iter().all(|part| part.2 <= (1 << 20) + 16 * VALUE),
+            "{parts:?}"
+        );
+        assert_eq!(parts.iter().map(|part| part.1).sum::<usize>(), KEYS);
+        let bytes: usize = parts.iter().map(|part| part.2).sum();
+        assert_eq!(bytes, 2 * keys + KEYS * VALUE);
+    });
+}
+
+/// Contract line 25 where a revision is divided between a key's two changes in it.
+#[test]
+fn the_version_before_is_that_of_the_revision_before_in_every_part() {
+    on_each_engine(|fixture| {
+        let names: Vec<String> = (0..12).map(|key| format!("k{key:02}")).collect();
+        for name in &names {
+            fixture.put(name, "before");
+        }
+        let large = "v".repeat(300_000);
+        let mut ops: Vec<_> = names
+            .iter()
+            .map(|name| operation::Op::Put(a_put(name, &large)))
+            .collect();
+        ops.push(operation::Op::Put(a_put("new", "1")));
+        ops.push(operation::Op::DeleteRange(a_delete("k", "o")));
+        ops.push(operation::Op::Put(a_put("k00", "again")));
+        fixture.apply(Op::Txn(txn(vec![], ops, vec![]))).unwrap();
+        let revision = fixture.store.head().revision;
+
+        let reader = fixture.store.reader();
+        let (mut told, mut parts) = (Vec::new(), 0);
+        let mut next = Place::start_of(revision);
+        while next <= Place::start_of(revision) || next.sub > 0 {
+            let (history, after) = reader.history(&KeyRange::EVERYTHING, next, 1).unwrap();
+            parts += 1;
+            for event in history.iter().flat_map(|changes| &changes.events) {
+                let before = previous(&reader, event).map(|kv| text(&kv.value));
+                told.push((text(&event.kv.key), event.kind, before));
+            }
+            next = after;
+        }
+        assert!(parts > 2, "{parts} parts");
+        let before = |name: &String, kind| (name.clone(), kind, Some("before".to_owned()));
+        let new = |kind| ("new".to_owned(), kind, None);
+        let mut expected: Vec<_> = names.iter().map(|name| before(name, EventKind::Put)).collect();
+        expected.push(new(EventKind::Put));
+        expected.extend(names.iter().map(|name| before(name, EventKind::Delete)));
+        expected.push(new(EventKind::Delete));
+        expected.push(before(&names[0], EventKind::Put));
+        assert_eq!(told, expected);
+    });
 }

@@ -145,10 +145,10 @@ fn encode_flag(number: u32, flag: bool, buffer: &mut impl BufMut) {
     }
 }
 
-/// The event's wire form, made now or earlier.
+/// The event's wire form, made now or earlier. With `prev_kv` the version before it must have been read.
 pub(crate) fn encoded(event: &Event, prev_kv: bool) -> Bytes {
     let plain = || event.encodings.etcd.get_or_init(|| encode(event, None));
-    let bytes = match &event.prev {
+    let bytes = match event.prev.get() {
         Some(prev) if prev_kv => event
             .encodings
             .etcd_with_prev
@@ -174,7 +174,7 @@ fn encode(event: &Event, prev: Option<&KeyValue>) -> Bytes {
 #[cfg(test)]
 mod tests {
     use barque_proto::etcd::etcdserverpb::WatchResponse;
-    use barque_store::{LeaseId, Revision};
+    use barque_store::{LeaseId, Revision, watch::Previous};
     use proptest::prelude::*;
 
     use super::*;
@@ -197,7 +197,7 @@ mod tests {
         Event {
             kind: EventKind::Put,
             kv,
-            prev,
+            prev: prev.map_or(Previous::NONE, Previous::inline),
             encodings: Default::default(),
         }
     }
@@ -245,7 +245,7 @@ mod tests {
                 expected.events.push(mvccpb::Event {
                     r#type: 0,
                     kv: Some(crate::translate::key_value(event.kv.clone())),
-                    prev_kv: event.prev.clone().filter(|_| prev_kv).map(crate::translate::key_value),
+                    prev_kv: event.prev.get().cloned().filter(|_| prev_kv).map(crate::translate::key_value),
                 });
             }
             let mut bytes = Vec::new();
@@ -283,7 +283,7 @@ mod tests {
         let deletion = Event {
             kind: EventKind::Delete,
             kv,
-            prev: None,
+            prev: Previous::NONE,
             encodings: Default::default(),
         };
         let message = mvccpb::Event::decode(encoded(&deletion, true)).unwrap();

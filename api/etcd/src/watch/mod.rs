@@ -6,6 +6,7 @@
 
 mod codec;
 mod frame;
+mod outbox;
 mod progress;
 mod registry;
 mod stream;

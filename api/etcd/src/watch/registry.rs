@@ -11,6 +11,9 @@ use bytes::Bytes;
 
 use crate::Error;
 
+/// What the keys of one stream's watchers may measure together: a key may be as large as a request.
+const MAX_KEY_BYTES: usize = 64 << 20;
+
 /// The id of answers that concern no watcher, or all.
 pub(super) const NO_WATCH: WatchId = -1;
 
@@ -23,12 +26,14 @@ pub(super) struct Watcher {
     pub idle: bool,
     /// What its `created` header told.
     pub created_at: Revision,
+    key_bytes: usize,
 }
 
 pub(super) struct Registry {
     watchers: HashMap<WatchId, Watcher>,
     next_id: WatchId,
     max_watchers: usize,
+    key_bytes: usize,
 }
 
 impl Registry {
@@ -37,6 +42,7 @@ impl Registry {
             watchers: HashMap::new(),
             next_id: 0,
             max_watchers,
+            key_bytes: 0,
         }
     }
 
@@ -57,7 +63,8 @@ impl Registry {
         if range.end.as_ref().is_some_and(|end| *end <= range.start) {
             return Err("mvcc: watcher range is empty".to_owned());
         }
-        if self.watchers.len() >= self.max_watchers {
+        let key_bytes = range.start.len() + range.end.as_ref().map_or(0, Bytes::len);
+        if self.watchers.len() >= self.max_watchers || self.key_bytes + key_bytes > MAX_KEY_BYTES {
             return Err(Error::TooManyRequests.text());
         }
         let id = self.id_for(request.watch_id)?;
@@ -67,14 +74,17 @@ impl Registry {
             progress_notify: request.progress_notify,
             idle: true,
             created_at: Revision(0),
+            key_bytes,
         };
         self.watchers.insert(id, watcher);
+        self.key_bytes += key_bytes;
         Ok(WatchSpec {
             id,
             range,
             start: Revision(request.start_revision),
             no_put,
             no_delete,
+            prev_kv: request.prev_kv,
         })
     }
 
@@ -95,11 +105,17 @@ impl Registry {
     }
 
     pub fn remove(&mut self, id: WatchId) -> bool {
-        self.watchers.remove(&id).is_some()
+        let removed = self.watchers.remove(&id);
+        self.key_bytes -= removed.map_or(0, |watcher| watcher.key_bytes);
+        removed.is_some()
     }
 
     pub fn get_mut(&mut self, id: WatchId) -> Option<&mut Watcher> {
         self.watchers.get_mut(&id)
+    }
+
+    pub fn get(&self, id: WatchId) -> Option<&Watcher> {
+        self.watchers.get(&id)
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (WatchId, &mut Watcher)> {
@@ -186,5 +202,18 @@ mod tests {
         assert!(registry.create(request("a", "", 0)).is_ok());
         assert!(registry.create(request("b", "", 0)).is_ok());
         assert!(registry.create(request("c", "", 0)).is_err());
+    }
+
+    #[test]
+    fn the_keys_of_one_stream_are_bounded_together() {
+        let mut registry = Registry::new(1000);
+        let large: &'static str = "k".repeat(1 << 20).leak();
+        let create = |registry: &mut Registry| registry.create(request(large, "", 0));
+        // Its end is as long again.
+        let created: Vec<_> = (0..100).map_while(|_| create(&mut registry).ok()).collect();
+        assert_eq!(created.len(), 31);
+        assert!(registry.remove(created[0].id));
+        assert!(create(&mut registry).is_ok());
+        assert!(create(&mut registry).is_err());
     }
 }

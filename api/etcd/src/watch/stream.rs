@@ -2,10 +2,13 @@
 //!
 //! The stream owns its subscriber, its registry and its outbox; nobody else touches them. Whatever leaves goes
 //! through the outbox, which is empty before anything new is looked at, so created precedes events, events
-//! precede the progress that speaks of them, and memory is bounded by one drain.
+//! precede the progress that speaks of them, and a stream that is not read holds one drain, whatever its client asks for
+//! meanwhile: its requests are not taken in either.
+//!
+//! One thing may be larger: a revision that is too large for a drain, for a watcher without fragments, which wants it in
+//! one response. From [`ROOM_BYTES`] on such a response needs one of few places, which are the store's for all streams.
 
 use std::{
-    collections::{HashMap, VecDeque},
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
@@ -17,10 +20,12 @@ use barque_store::{
     watch::{Changes, Delivery, Matched, Subscriber, WatchId},
 };
 use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status};
 
 use super::{
-    frame::{Frame, encoded},
+    frame::Frame,
+    outbox::{Delivered, Outbox},
     progress::ProgressTimer,
     registry::{NO_WATCH, Registry},
 };
@@ -29,24 +34,26 @@ use crate::{
     server::{Shared, at_length},
 };
 
-/// How many bytes of events one look at the hub takes.
+/// How many bytes of events one look at the hub takes, over all watchers.
 const DRAIN_BYTES: usize = 256 * 1024;
-/// Revisions join in one response until it measures this much; a revision is never split over two.
-const COALESCE_BYTES: usize = 64 * 1024;
+/// A response that is put together from parts needs a place to grow beyond this.
+const ROOM_BYTES: usize = 4 << 20;
 
 pub(crate) struct WatchStream<R> {
     shared: Arc<Shared>,
     requests: R,
+    /// The client closed its half. As in etcd, what it watches goes on until it leaves.
+    requests_ended: bool,
     end: BoxFuture<'static, Error>,
     source: Source,
     registry: Registry,
     timer: ProgressTimer,
     /// The client asked for progress, and events that came before are still to be drained.
     progress_requested: bool,
-    outbox: VecDeque<Frame>,
+    outbox: Outbox,
     deliveries: Vec<Delivery>,
-    /// Scratch: where in the outbox a watcher's newest frame of this drain is.
-    newest: HashMap<WatchId, usize>,
+    /// While a response beyond [`ROOM_BYTES`] is put together or sent.
+    room: Option<OwnedSemaphorePermit>,
     state: State,
 }
 
@@ -62,6 +69,7 @@ enum Source {
 struct CaughtUp {
     subscriber: Box<Subscriber>,
     deliveries: Vec<Delivery>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 enum State {
@@ -82,11 +90,12 @@ where
             timer: ProgressTimer::new(shared.config.watch_progress_notify_interval),
             shared,
             requests,
+            requests_ended: false,
             end,
             progress_requested: false,
-            outbox: VecDeque::new(),
+            outbox: Outbox::default(),
             deliveries: Vec::new(),
-            newest: HashMap::new(),
+            room: None,
             state: State::Open,
         }
     }
@@ -100,20 +109,20 @@ where
             return match ready!(reading.poll_unpin(cx)) {
                 Ok(caught_up) => {
                     self.source = Source::Ready(caught_up.subscriber);
+                    self.room = self.room.take().or(caught_up.room);
                     self.deliver(caught_up.deliveries);
                     Poll::Ready(())
                 }
                 Err(error) => self.close(Err(error.into())),
             };
         }
-        match self.requests.poll_next_unpin(cx) {
+        match self.poll_request(cx) {
             Poll::Ready(Some(Ok(request))) => {
                 self.handle(request);
                 return Poll::Ready(());
             }
             Poll::Ready(Some(Err(status))) => return self.close(Err(status)),
-            // The client closed its half: as in etcd, that ends the stream.
-            Poll::Ready(None) => return self.close(Ok(())),
+            Poll::Ready(None) => self.requests_ended = true,
             Poll::Pending => {}
         }
         if self.subscriber().poll_ready(cx).is_ready() {
@@ -126,6 +135,13 @@ where
         ready!(self.timer.poll_tick(cx));
         self.tick();
         Poll::Ready(())
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<WatchRequest, Status>>> {
+        if self.requests_ended {
+            return Poll::Pending;
+        }
+        self.requests.poll_next_unpin(cx)
     }
 
     /// Only while nothing is being read: a stream that reads looks at nothing else.
@@ -147,7 +163,7 @@ where
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) if planted("progress-before-events") => {
                 let frame = Frame::new(self.shared.current_header(), NO_WATCH);
-                self.outbox.push_back(frame);
+                self.outbox.push(frame);
             }
             // Not at once: what the hub has for this stream goes first.
             Some(RequestUnion::ProgressRequest(_)) => self.progress_requested = true,
@@ -177,16 +193,17 @@ where
             }
         };
         frame.created = true;
-        self.outbox.push_back(frame);
+        self.outbox.push(frame);
     }
 
     /// An unknown id gets no reply.
     fn cancel(&mut self, id: WatchId) {
         if self.registry.remove(id) {
             self.subscriber().remove(id);
+            self.outbox.forget(id);
             self.shared.metrics.watchers.fetch_sub(1, Relaxed);
             self.outbox
-                .push_back(Frame::canceled(self.shared.current_header(), id));
+                .push(Frame::canceled(self.shared.current_header(), id));
         }
     }
 
@@ -200,8 +217,8 @@ where
             Ok(_) => {
                 self.deliver(deliveries);
                 // A busy stream is never without work; what it was given now may be spoken of now.
-                if !self.subscriber().is_catching_up() && std::mem::take(&mut self.progress_requested) {
-                    self.answer_progress();
+                if self.progress_requested && self.answer_progress() {
+                    self.progress_requested = false;
                 }
                 Poll::Ready(())
             }
@@ -217,12 +234,18 @@ where
         let shared = Arc::clone(&self.shared);
         let mut deliveries = std::mem::take(&mut self.deliveries);
         shared.metrics.watch_catch_up_reads.fetch_add(1, Relaxed);
+        let needs_room = self.room.is_none() && self.outbox.partial_bytes() > ROOM_BYTES;
         self.source = Source::Reading(Box::pin(async move {
+            let room = match needs_room {
+                true => Some(shared.room_for_large_responses().await?),
+                false => None,
+            };
             let read = move || {
                 subscriber.drain(DRAIN_BYTES, &mut deliveries).map_err(failed)?;
                 Ok(CaughtUp {
                     subscriber,
                     deliveries,
+                    room,
                 })
             };
             at_length(&shared.catch_ups, read).await
@@ -238,7 +261,8 @@ where
                     watch,
                     changes,
                     matched,
-                } => self.events(watch, &changes, &matched, several),
+                    is_part,
+                } => self.events(watch, &changes, &matched, is_part, several),
                 Delivery::Compacted {
                     watch,
                     compact_revision,
@@ -246,88 +270,57 @@ where
             }
         }
         self.deliveries = deliveries;
-        self.newest.clear();
-        self.fragment();
+        self.outbox
+            .finish(&self.registry, self.shared.config.max_message_bytes());
     }
 
-    fn events(&mut self, id: WatchId, changes: &Changes, matched: &Matched, several: bool) {
+    fn events(&mut self, id: WatchId, changes: &Changes, matched: &Matched, is_part: bool, several: bool) {
         let Some(watcher) = self.registry.get_mut(id) else {
             return;
         };
         watcher.idle = false;
-        let prev_kv = watcher.prev_kv;
         // While it catches up its events are older than what `created` told, and headers never go back.
         let told = changes.revision.max(watcher.created_at);
-        let joined = if several {
-            self.newest.get(&id).copied()
-        } else {
-            None
+        let delivered = Delivered {
+            id,
+            watcher: *watcher,
+            header: self.shared.header(told),
+            changes,
+            matched,
+            is_part,
         };
-        let at = match joined.filter(|at| self.outbox[*at].encoded_len() < COALESCE_BYTES) {
-            Some(at) => at,
-            None => {
-                self.outbox.push_back(Frame::new(self.shared.header(told), id));
-                self.outbox.len() - 1
-            }
-        };
-        if several {
-            self.newest.insert(id, at);
-        }
-        let frame = &mut self.outbox[at];
-        frame.header.revision = told.0;
-        match matched {
-            Matched::All => changes
-                .events
-                .iter()
-                .for_each(|event| frame.push(encoded(event, prev_kv))),
-            Matched::Some(indexes) => {
-                indexes
-                    .iter()
-                    .for_each(|at| frame.push(encoded(&changes.events[*at as usize], prev_kv)));
-            }
-        }
+        self.outbox
+            .add(&delivered, several, self.shared.config.max_message_bytes());
     }
 
     fn compacted(&mut self, id: WatchId, compact_revision: Revision) {
         if self.registry.remove(id) {
             self.shared.metrics.watchers.fetch_sub(1, Relaxed);
             self.shared.metrics.watchers_compacted.fetch_add(1, Relaxed);
-            self.newest.remove(&id);
+            self.outbox.forget(id);
             let mut frame = Frame::canceled(self.shared.current_header(), id);
             frame.compact_revision = compact_revision.0;
-            self.outbox.push_back(frame);
+            self.outbox.push(frame);
         }
     }
 
-    /// Splits the frames that are too large, for watchers that asked for it.
-    fn fragment(&mut self) {
-        let limit = self.shared.config.max_message_bytes();
-        if self.outbox.iter().all(|frame| frame.encoded_len() <= limit) {
-            return;
-        }
-        for frame in std::mem::take(&mut self.outbox) {
-            if self
-                .registry
-                .get_mut(frame.watch_id)
-                .is_some_and(|watcher| watcher.fragment)
-            {
-                self.outbox.extend(frame.fragments(limit));
-            } else {
-                self.outbox.push_back(frame);
-            }
-        }
-    }
-
-    /// Everything that was there is sent. A stream with a watcher that has not reached its start yet gets no
-    /// answer, nor one without watchers; its client asks again.
-    fn answer_progress(&mut self) {
+    /// Everything up to the cursor is sent. `false`: a stream with a watcher that lags, or that has not reached its start
+    /// yet, gets no answer, nor one without watchers; its client asks again.
+    fn answer_progress(&mut self) -> bool {
         if self.registry.len() == 0 {
-            return;
+            return false;
         }
-        if let Some(revision) = self.subscriber().synced_revision() {
+        if planted("progress-of-head") {
+            let frame = Frame::new(self.shared.current_header(), NO_WATCH);
+            self.outbox.push(frame);
+            return true;
+        }
+        let synced = self.subscriber().synced_revision();
+        if let Some(revision) = synced {
             self.outbox
-                .push_back(Frame::new(self.shared.header(revision), NO_WATCH));
+                .push(Frame::new(self.shared.header(revision), NO_WATCH));
         }
+        synced.is_some()
     }
 
     fn tick(&mut self) {
@@ -337,8 +330,7 @@ where
         for (id, watcher) in self.registry.iter_mut() {
             let due = watcher.progress_notify && std::mem::replace(&mut watcher.idle, true);
             if due && let Some(revision) = subscriber.watcher_synced_revision(id) {
-                self.outbox
-                    .push_back(Frame::new(self.shared.header(revision), id));
+                self.outbox.push(Frame::new(self.shared.header(revision), id));
             }
         }
     }
@@ -361,9 +353,13 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
-            if let Some(frame) = this.outbox.pop_front() {
+            if let Some(frame) = this.outbox.pop() {
                 this.sent(&frame);
                 return Poll::Ready(Some(Ok(frame)));
+            }
+            // Whoever polls again has passed on what it was given before.
+            if this.outbox.partial_bytes() == 0 {
+                this.room = None;
             }
             match std::mem::replace(&mut this.state, State::Closed) {
                 State::Open => this.state = State::Open,

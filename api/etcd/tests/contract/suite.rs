@@ -85,6 +85,7 @@ const LINES: &[(&str, &str, Check)] = lines! {
     "25a" watch::a_start_at_the_compact_revision,
     "25a" watch::filters,
     "25a" watch::chosen_ids,
+    "-" watch::goes_on_when_the_client_closed_its_half,
     "1" watch::ranges_of_watches,
     "26" operations::status_reports_a_version_that_clients_compare,
     "26" operations::status_names_members_and_sizes,

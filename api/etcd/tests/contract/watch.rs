@@ -454,6 +454,17 @@ pub async fn chosen_ids(t: Target) {
     assert_eq!(reached, ids);
 }
 
+pub async fn goes_on_when_the_client_closed_its_half(t: Target) {
+    let mut stream = WatchStream::open(&t).await;
+    stream.create(everything(&t)).await;
+    stream.created().await;
+    stream.close_requests();
+    let first = t.put("k", "1").await;
+    assert_eq!(stream.revisions(1).await, [first]);
+    let second = t.put("k", "2").await;
+    assert_eq!(stream.revisions(1).await, [second]);
+}
+
 pub async fn ranges_of_watches(t: Target) {
     let zero = Bytes::from_static(b"\0");
     let cases: [(Bytes, Bytes, &[&str]); 5] = [

@@ -64,6 +64,11 @@ impl WatchStream {
             .await;
     }
 
+    /// Nothing more is asked for; what is watched goes on.
+    pub fn close_requests(&mut self) {
+        self.requests = mpsc::channel(1).0;
+    }
+
     async fn send(&self, union: RequestUnion) {
         self.requests
             .send(WatchRequest {

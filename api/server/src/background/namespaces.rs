@@ -243,6 +243,7 @@ fn follow(changes: &mut Subscriber, id: i64, prefix: &Bytes) {
         start: Revision(0),
         no_put: false,
         no_delete: false,
+        prev_kv: false,
     });
 }
 

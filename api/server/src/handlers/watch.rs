@@ -100,6 +100,7 @@ fn subscribe(subscriber: &mut Subscriber, range: &barque_store::KeyRange, start:
         start,
         no_put: false,
         no_delete: false,
+        prev_kv: false,
     };
     subscriber.add(spec);
 }

@@ -195,6 +195,7 @@ pub async fn start_replica(dir: &Path) -> Replica {
         max_batch_bytes: 4 << 20,
         request_timeout: Duration::from_secs(20),
         scrub_every: Duration::ZERO,
+        lease_checkpoint_interval: barque_replica::LEASE_CHECKPOINT_INTERVAL,
     };
     Replica::start(config).await.expect("a replica")
 }

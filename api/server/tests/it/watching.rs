@@ -74,6 +74,44 @@ async fn entering_and_leaving_a_selector() {
     }
 }
 
+/// Events leave large objects in the store: what was there before is read for those who need it.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_objects_that_leave_are_told_as_they_were() {
+    let api = Api::start().await;
+    api.create_config_map("a", json!({"app": "web"})).await;
+    let large = "v".repeat(50_000);
+    let selected = format!("{MAPS}?watch=true&labelSelector=app%3Dweb");
+    let mut watches = vec![api.watch(&selected).await, api.watch(&selected).await];
+    let mut all = api.watch(&format!("{MAPS}?watch=true")).await;
+    let patch = async |patch| version(&api.patch(&format!("{MAPS}/a"), "merge", patch).await.body);
+    let grown = patch(json!({"data": {"k": large}})).await;
+    let left = patch(json!({"metadata": {"labels": {"app": "db"}}})).await;
+    let back = patch(json!({"metadata": {"labels": {"app": "web"}}})).await;
+    api.delete(&format!("{MAPS}/a")).await;
+    watches.push(api.watch(&format!("{selected}&resourceVersion={grown}")).await);
+    for (at, watch) in watches.iter_mut().enumerate() {
+        if at < 2 {
+            assert_eq!(watch.event().await.0, "ADDED");
+            assert_eq!(watch.event().await, ("MODIFIED".into(), "a".into(), grown));
+        }
+        for (end, app) in [(left, "web"), (back + 1, "web")] {
+            let gone = watch.next().await;
+            assert_eq!(gone["type"], "DELETED");
+            assert_eq!(gone["object"]["data"]["k"], large);
+            assert_eq!(gone["object"]["metadata"]["labels"]["app"], app);
+            assert_eq!(version(&gone["object"]), end);
+            if end == left {
+                assert_eq!(watch.event().await, ("ADDED".into(), "a".into(), back));
+            }
+        }
+    }
+    let mut kinds = vec![];
+    while kinds.last().is_none_or(|kind| kind != "DELETED") {
+        kinds.push(all.event().await.0);
+    }
+    assert_eq!(kinds, ["ADDED", "MODIFIED", "MODIFIED", "MODIFIED", "DELETED"]);
+}
+
 /// It waits for what the cluster has not reached: for the last version, in vain.
 #[tokio::test(flavor = "multi_thread")]
 async fn from_the_last_version_there_can_be_nothing_comes() {

@@ -440,7 +440,7 @@ async fn secrets_leases_and_events() {
     let answer = api.post("/api/v1/namespaces/default/events", event).await;
     assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
     assert_eq!(
-        api.replica.store().leases().len(),
+        api.replica.store().leases().unwrap().len(),
         1,
         "it hangs on a lease of the keyspace"
     );

@@ -26,12 +26,15 @@ pub struct LeaderRecord {
     pub member: u32,
 }
 
-/// A member that was started without its data, as if nothing had happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A member that was started without its data, or without what was written last, as if nothing had happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WipedRecord {
     pub member: u32,
     pub from: u64,
     pub until: u64,
     /// Whether it served clients in that time.
     pub served: bool,
+    /// It had some data: an earlier copy, or what was found out to be less than it had acknowledged.
+    pub has_older_copy: bool,
 }

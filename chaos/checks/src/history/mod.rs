@@ -15,6 +15,7 @@ mod membership;
 mod operation;
 mod request;
 mod response;
+mod shape;
 mod span;
 mod watch;
 
@@ -31,6 +32,7 @@ pub use membership::{ChangeKind, MemberListing, MembershipChange};
 pub use operation::{Operation, Outcome};
 pub use request::{Compare, Relation, Request, Target};
 pub use response::{Answer, KeyValue, Response};
+pub use shape::{Order, Shape};
 pub use span::KeySpan;
 pub use watch::{EventKind, WatchEvent, WatchKind, WatchRecord, WatchResponse};
 
@@ -64,6 +66,8 @@ pub struct History {
     pub kubernetes_calls: Vec<KubernetesCall>,
     /// The keys that nobody but the recorded clients writes; `None`: all keys.
     pub scope: Option<KeySpan>,
+    /// Members had so little room that writes may be refused.
+    pub has_quota: bool,
     /// There were clients of the Kubernetes API; see [`crate::counts`].
     pub has_objects: bool,
     /// After the last call the members had longer than any lease lives, in good health, before `committed` was complete.

@@ -61,12 +61,13 @@ impl Operation {
 impl Outcome {
     /// Whether it is an answer by the rules of the API, as opposed to a sign that the service was not there.
     pub fn is_answer(&self) -> bool {
-        const RULES: [&str; 5] = [
+        const RULES: [&str; 6] = [
             "lease",
             "compacted",
             "future revision",
             "key not found",
             "txn request",
+            "database space exceeded",
         ];
         match self {
             Outcome::Done(_) => true,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{KeySpan, Revision};
+use super::{KeySpan, Revision, Shape, response::shown};
 
 /// One call. Times to live are seconds; a revision of 0 means now; a lease of 0 means none, a limit of 0 no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,12 @@ pub enum Request {
         key: String,
         prev_kv: bool,
     },
+    /// `from` and `to` as in [`KeySpan`].
+    DeleteRange {
+        from: String,
+        to: String,
+        prev_kv: bool,
+    },
     Get {
         key: String,
         serializable: bool,
@@ -32,6 +38,8 @@ pub enum Request {
         serializable: bool,
         revision: Revision,
         limit: i64,
+        #[serde(default)]
+        shape: Shape,
     },
     Txn {
         compares: Vec<Compare>,
@@ -60,6 +68,9 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {
     pub key: String,
+    /// Of a range, of which it must hold for every key, the end as in [`KeySpan`]; empty: the one key.
+    #[serde(default)]
+    pub to: String,
     pub target: Target,
     pub relation: Relation,
 }
@@ -121,7 +132,7 @@ impl Request {
     /// Whether some state lets this request change a key.
     pub fn may_write(&self) -> bool {
         match self {
-            Request::Put { .. } | Request::Delete { .. } => true,
+            Request::Put { .. } | Request::Delete { .. } | Request::DeleteRange { .. } => true,
             Request::Txn { then, otherwise, .. } => then.iter().chain(otherwise).any(Request::may_write),
             _ => false,
         }
@@ -129,10 +140,10 @@ impl Request {
 
     /// Whether it touches keys: a put, a delete, a read or a txn of those.
     pub fn is_keyed(&self) -> bool {
-        use Request::{Delete, Get, Put, Range, Txn};
+        use Request::{Delete, DeleteRange, Get, Put, Range, Txn};
         matches!(
             self,
-            Put { .. } | Delete { .. } | Get { .. } | Range { .. } | Txn { .. }
+            Put { .. } | Delete { .. } | DeleteRange { .. } | Get { .. } | Range { .. } | Txn { .. }
         )
     }
 
@@ -154,11 +165,13 @@ impl Request {
         !self.is_serializable() && !matches!(self, LeaseKeepAlive { .. } | LeaseTimeToLive { .. })
     }
 
-    /// The span that a read reads.
+    /// The span that a read reads, or a delete deletes.
     pub fn span(&self) -> Option<KeySpan> {
         match self {
-            Request::Get { key, .. } => Some(KeySpan::one(key)),
-            Request::Range { from, to, .. } => Some(KeySpan::new(from, to)),
+            Request::Get { key, .. } | Request::Delete { key, .. } => Some(KeySpan::one(key)),
+            Request::Range { from, to, .. } | Request::DeleteRange { from, to, .. } => {
+                Some(KeySpan::new(from, to))
+            }
             _ => None,
         }
     }
@@ -178,6 +191,7 @@ impl Request {
         match self {
             Request::Put { .. } => "put",
             Request::Delete { .. } => "delete",
+            Request::DeleteRange { .. } => "delete range",
             Request::Get { .. } => "get",
             Request::Range { .. } => "range",
             Request::Txn { .. } => "txn",
@@ -196,10 +210,11 @@ impl fmt::Display for Request {
             Request::Put {
                 key, value, lease, ..
             } => {
-                write!(out, "put {key}={value}")?;
+                write!(out, "put {key}={}", shown(value))?;
                 write_unless_zero(out, " lease ", *lease)
             }
             Request::Delete { key, .. } => write!(out, "delete {key}"),
+            Request::DeleteRange { from, to, .. } => write!(out, "delete {}", KeySpan::new(from, to)),
             Request::Get {
                 serializable,
                 revision,
@@ -209,8 +224,12 @@ impl fmt::Display for Request {
                 serializable,
                 revision,
                 limit,
+                shape,
                 ..
-            } => write_read(out, self, *serializable, *revision, *limit),
+            } => {
+                write_read(out, self, *serializable, *revision, *limit)?;
+                write!(out, "{shape}")
+            }
             Request::Txn {
                 compares,
                 then,
@@ -269,9 +288,9 @@ impl fmt::Display for Compare {
             Relation::Less => "<",
             Relation::Greater => ">",
         };
-        let key = &self.key;
+        let key = KeySpan::new(&self.key, &self.to);
         match &self.target {
-            Target::Value(given) => write!(out, "value({key}){relation}{given}"),
+            Target::Value(given) => write!(out, "value({key}){relation}{}", shown(given)),
             Target::ModRevision(given) => write!(out, "mod({key}){relation}{given}"),
             Target::CreateRevision(given) => write!(out, "create({key}){relation}{given}"),
             Target::Version(given) => write!(out, "version({key}){relation}{given}"),
@@ -287,6 +306,7 @@ mod tests {
     fn requests_read_as_people_would_say_them() {
         let compare = Compare {
             key: "a".into(),
+            to: String::new(),
             target: Target::ModRevision(3),
             relation: Relation::Equal,
         };

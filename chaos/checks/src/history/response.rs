@@ -1,6 +1,6 @@
 //! What a member answered: [`Response`].
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,9 +88,22 @@ impl Answer {
     }
 }
 
+/// Of a value so much as tells it from all others.
+const SHOWN_BYTES: usize = 32;
+
+/// A large value is told by its beginning and its length.
+pub(super) fn shown(value: &str) -> Cow<'_, str> {
+    match value.get(..SHOWN_BYTES) {
+        Some(beginning) if value.len() > SHOWN_BYTES => {
+            Cow::Owned(format!("{beginning}… ({} bytes)", value.len()))
+        }
+        _ => Cow::Borrowed(value),
+    }
+}
+
 impl fmt::Display for KeyValue {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let KeyValue { key, value, .. } = self;
+        let (key, value) = (&self.key, shown(&self.value));
         write!(out, "{key}={value} (create {}, ", self.create_revision)?;
         write!(out, "mod {}, version {}", self.mod_revision, self.version)?;
         match self.lease {
@@ -105,14 +118,16 @@ impl fmt::Display for Answer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Answer::Put { prev_kv: None } => out.write_str("ok"),
-            Answer::Put { prev_kv: Some(prev) } => write!(out, "ok, was {}", prev.value),
+            Answer::Put { prev_kv: Some(prev) } => write!(out, "ok, was {}", shown(&prev.value)),
             Answer::Delete { deleted, .. } => write!(out, "{deleted} deleted"),
             Answer::Range { kvs, count, .. } => match kvs.as_slice() {
                 [] => write!(out, "nothing of {count}"),
-                [one] if *count == 1 => out.write_str(&one.value),
+                [one] if *count == 1 => out.write_str(&shown(&one.value)),
                 kvs => {
-                    let shown: Vec<String> =
-                        kvs.iter().map(|kv| format!("{}={}", kv.key, kv.value)).collect();
+                    let shown: Vec<String> = kvs
+                        .iter()
+                        .map(|kv| format!("{}={}", kv.key, shown(&kv.value)))
+                        .collect();
                     write!(out, "{} of {count}", shown.join(" "))
                 }
             },

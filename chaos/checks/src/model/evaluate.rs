@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Known, Timeline};
 use crate::history::{
-    Answer, Compare, KeySpan, KeyValue, Relation, Request, Response, Revision, Target, WatchEvent,
+    Answer, Compare, KeySpan, KeyValue, Relation, Request, Response, Revision, Shape, Target, WatchEvent,
 };
 
 /// Runs the request on the content at `base`; what it changes gets the next revision. `None`: it touches what is not
@@ -55,9 +55,16 @@ impl Run<'_> {
                 prev_kv,
                 lease,
             } => self.put(key, value, *prev_kv, *lease),
-            Request::Delete { key, prev_kv } => self.delete(key, *prev_kv),
-            Request::Get { revision, .. } => self.read(&request.span()?, *revision, 0),
-            Request::Range { revision, limit, .. } => self.read(&request.span()?, *revision, *limit),
+            Request::Delete { prev_kv, .. } | Request::DeleteRange { prev_kv, .. } => {
+                self.delete(&request.span()?, *prev_kv)
+            }
+            Request::Get { revision, .. } => self.read(&request.span()?, *revision, 0, Shape::default()),
+            Request::Range {
+                revision,
+                limit,
+                shape,
+                ..
+            } => self.read(&request.span()?, *revision, *limit, *shape),
             Request::Txn {
                 compares,
                 then,
@@ -85,31 +92,27 @@ impl Run<'_> {
         })
     }
 
-    fn delete(&mut self, key: &str, prev_kv: bool) -> Option<Answer> {
-        let old = self.current(key)?;
-        if old.is_some() {
-            self.events.push(WatchEvent::delete(key, self.base + 1));
-            self.changed.insert(key.to_owned(), None);
+    /// In the order of keys.
+    fn delete(&mut self, span: &KeySpan, prev_kv: bool) -> Option<Answer> {
+        let old = self.now(span)?;
+        for kv in &old {
+            self.events.push(WatchEvent::delete(&kv.key, self.base + 1));
+            self.changed.insert(kv.key.clone(), None);
         }
         Some(Answer::Delete {
-            deleted: i64::from(old.is_some()),
+            deleted: i64::try_from(old.len()).ok()?,
             prev_kvs: old.into_iter().filter(|_| prev_kv).collect(),
         })
     }
 
-    fn read(&self, span: &KeySpan, revision: Revision, limit: i64) -> Option<Answer> {
-        let mut kvs = match revision {
+    fn read(&self, span: &KeySpan, revision: Revision, limit: i64, shape: Shape) -> Option<Answer> {
+        let kvs = match revision {
             0 => self.now(span)?,
             past => self.timeline.range(span, past)?.into_iter().cloned().collect(),
         };
-        let count = kvs.len();
-        let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
-        kvs.truncate(limit.unwrap_or(count));
-        Some(Answer::Range {
-            more: kvs.len() < count,
-            kvs,
-            count: i64::try_from(count).ok()?,
-        })
+        let count = i64::try_from(kvs.len()).ok()?;
+        let (kvs, more) = shape.apply(kvs, usize::try_from(limit).unwrap_or_default());
+        Some(Answer::Range { kvs, count, more })
     }
 
     fn now(&self, span: &KeySpan) -> Option<Vec<KeyValue>> {
@@ -142,12 +145,14 @@ impl Run<'_> {
     /// Compares look at the state before the whole request, those of nested txns too.
     fn all_hold(&self, compares: &[Compare]) -> Option<bool> {
         for compare in compares {
-            let holds = match self.timeline.at(&compare.key, self.base) {
-                Known::Unknown => return None,
-                Known::Absent => holds(compare, None),
-                Known::Present(kv) => holds(compare, Some(kv)),
+            let span = KeySpan::new(&compare.key, &compare.to);
+            let found = self.timeline.range(&span, self.base)?;
+            // Of a range that holds no key, as of a key that is missing.
+            let all_hold = match found.is_empty() {
+                true => holds(compare, None),
+                false => found.into_iter().all(|kv| holds(compare, Some(kv))),
             };
-            if !holds {
+            if !all_hold {
                 return Some(false);
             }
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{Known, Sightings, Timeline, evaluate, matching, same_changes};
 use crate::{
-    history::{CommittedRevision, EventKind, History, Operation, Outcome, Request, Revision},
+    history::{CommittedRevision, EventKind, History, KeySpan, Operation, Outcome, Request, Revision},
     verdict::Violation,
 };
 
@@ -79,6 +79,8 @@ struct Search<'s, 'a> {
     by_value: BTreeMap<&'a str, Vec<usize>>,
     /// Unknown operations that delete the key.
     by_deleted: BTreeMap<&'a str, Vec<usize>>,
+    /// Unknown operations that delete all keys of a span.
+    by_deleted_span: Vec<(KeySpan, usize)>,
     owners: Owners,
 }
 
@@ -90,6 +92,7 @@ impl<'s, 'a> Search<'s, 'a> {
             sightings,
             by_value: BTreeMap::new(),
             by_deleted: BTreeMap::new(),
+            by_deleted_span: Vec::new(),
             owners: Owners {
                 by_revision: BTreeMap::new(),
                 violations: Vec::new(),
@@ -100,6 +103,9 @@ impl<'s, 'a> Search<'s, 'a> {
                 Request::Put { value, .. } => add(&mut search.by_value, value, index),
                 Request::Delete { key, .. } if operation.is_unknown() => {
                     add(&mut search.by_deleted, key, index);
+                }
+                Request::DeleteRange { from, to, .. } if operation.is_unknown() => {
+                    search.by_deleted_span.push((KeySpan::new(from, to), index));
                 }
                 _ => {}
             });
@@ -168,6 +174,11 @@ impl<'s, 'a> Search<'s, 'a> {
                 EventKind::Delete => self.by_deleted.get(event.key.as_str()),
             };
             found.extend(named.into_iter().flatten().copied());
+            if event.kind == EventKind::Delete {
+                let spans = self.by_deleted_span.iter();
+                let deleting = spans.filter(|(span, _)| span.contains(&event.key));
+                found.extend(deleting.map(|(_, index)| *index));
+            }
         }
         found.sort_unstable();
         found.dedup();

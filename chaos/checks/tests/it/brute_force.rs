@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use barque_checks::{
     History, Verdict,
-    history::{Answer, Compare, KeySpan, KeyValue, Operation, Outcome, Relation, Request, Response, Target},
+    history::{
+        Answer, Compare, KeySpan, KeyValue, Operation, Outcome, Relation, Request, Response, Shape, Target,
+    },
     linearizability::by_values,
     minimal::minimal,
 };
@@ -74,6 +76,7 @@ fn request(index: u64, dice: &mut Dice) -> Request {
             serializable: false,
             revision: 0,
             limit: dice.below(2) as i64,
+            shape: Shape::default(),
         },
         _ => txn(index, key, dice),
     }
@@ -93,6 +96,7 @@ fn txn(index: u64, key: &str, dice: &mut Dice) -> Request {
     Request::Txn {
         compares: vec![Compare {
             key: key.to_owned(),
+            to: String::new(),
             target,
             relation,
         }],

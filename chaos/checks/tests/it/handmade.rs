@@ -2,7 +2,7 @@
 
 use barque_checks::{
     History, Verdict,
-    history::{Answer, Compare, KeyValue, Operation, Outcome, Relation, Request, Response, Target},
+    history::{Answer, Compare, KeyValue, Operation, Outcome, Relation, Request, Response, Shape, Target},
     linearizability::by_values,
     minimal::minimal,
 };
@@ -109,6 +109,7 @@ fn everything() -> Request {
         serializable: false,
         revision: 0,
         limit: 0,
+        shape: Shape::default(),
     }
 }
 
@@ -271,6 +272,7 @@ fn what_happened_and_left_no_trace_is_found_at_once() {
     let when = |key: &str, target: Target, relation: Relation, then: Request| Request::Txn {
         compares: vec![Compare {
             key: key.to_owned(),
+            to: String::new(),
             target,
             relation,
         }],

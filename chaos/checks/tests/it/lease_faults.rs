@@ -36,6 +36,7 @@ fn the_traffic_of_leases_ends_some_with_keys() {
         leases: true,
         pause: 200_000,
         keys: 20,
+        operations: 400,
         ..Traffic::default()
     };
     let (history, store) = traffic.history_and_store();

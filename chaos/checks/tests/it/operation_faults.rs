@@ -2,7 +2,9 @@
 
 use barque_checks::{
     History,
-    history::{Answer, CommittedRevision, KeyValue, Operation, Outcome, Request, Response, WatchEvent},
+    history::{
+        Answer, CommittedRevision, KeyValue, Operation, Order, Outcome, Request, Response, Shape, WatchEvent,
+    },
 };
 
 use super::{
@@ -367,4 +369,55 @@ fn a_list_of_revisions_that_cannot_be() {
             .map(|event| event.version += 1)
     });
     assert_caught(&history, REVISIONS, "should have create revision");
+}
+
+/// What was sorted, filtered and stripped is looked at as a whole, and so is what a delete of a range did.
+#[test]
+fn wrong_answers_to_wide_requests() {
+    let shaped = |request: &Request, wanted: fn(&Shape) -> bool| matches!(request, Request::Range { serializable: false, shape, .. } if wanted(shape));
+    wrong_answer(|request, answer| match answer {
+        Answer::Range { kvs, .. }
+            if shaped(request, |shape| shape.order != Order::ByKey) && kvs.len() > 1 =>
+        {
+            kvs.reverse();
+            Some(())
+        }
+        _ => None,
+    });
+    wrong_answer(|request, answer| match answer {
+        Answer::Range { kvs, .. } if shaped(request, |shape| shape.keys_only) => {
+            kvs.first_mut()?.value = "1/1".to_owned();
+            Some(())
+        }
+        _ => None,
+    });
+    wrong_answer(|request, answer| match answer {
+        Answer::Range { count, .. } if shaped(request, |shape| shape.count_only) => {
+            *count += 1;
+            Some(())
+        }
+        _ => None,
+    });
+    wrong_answer(|request, answer| match answer {
+        Answer::Range { kvs, .. } if shaped(request, |shape| shape.min_mod > 0) => kvs.pop().map(drop),
+        _ => None,
+    });
+    wrong_answer(|request, answer| match (request, answer) {
+        (Request::DeleteRange { prev_kv: true, .. }, Answer::Delete { deleted, prev_kvs })
+            if *deleted > 1 =>
+        {
+            *deleted -= 1;
+            prev_kvs.pop().map(drop)
+        }
+        _ => None,
+    });
+    wrong_answer(|request, answer| match (request, answer) {
+        (Request::Txn { compares, .. }, Answer::Txn { succeeded, .. })
+            if compares.iter().any(|compare| !compare.to.is_empty()) =>
+        {
+            *succeeded = !*succeeded;
+            Some(())
+        }
+        _ => None,
+    });
 }

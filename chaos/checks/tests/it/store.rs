@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use barque_checks::history::{
     Answer, Committed, CommittedRevision, Compare, EventKind, KeySpan, KeyValue, Relation, Request, Response,
-    Target, WatchEvent,
+    Shape, Target, WatchEvent,
 };
 
 pub const COMPACTED: &str = "mvcc: required revision has been compacted";
@@ -110,26 +110,24 @@ impl Store {
 
     /// A read from what was there at a revision.
     pub fn read(&self, request: &Request, revision: i64) -> Result<Response, String> {
-        let (span, asked, limit) = match request {
-            Request::Get { key, revision, .. } => (KeySpan::one(key), *revision, 0),
+        let (span, asked, limit, shape) = match request {
+            Request::Get { key, revision, .. } => (KeySpan::one(key), *revision, 0, Shape::default()),
             Request::Range {
                 from,
                 to,
                 revision,
                 limit,
+                shape,
                 ..
-            } => (KeySpan::new(from, to), *revision, *limit),
+            } => (KeySpan::new(from, to), *revision, *limit, *shape),
             other => panic!("not a read: {other}"),
         };
         if asked > 0 && asked < self.compacted {
             return Err(COMPACTED.to_owned());
         }
-        let mut kvs = self.content(&span, if asked > 0 { asked } else { revision });
+        let kvs = self.content(&span, if asked > 0 { asked } else { revision });
         let count = kvs.len() as i64;
-        if limit > 0 {
-            kvs.truncate(limit as usize);
-        }
-        let more = (kvs.len() as i64) < count;
+        let (kvs, more) = shape.apply(kvs, limit as usize);
         let answer = Answer::Range { kvs, count, more };
         Ok(Response { revision, answer })
     }
@@ -220,7 +218,17 @@ impl Store {
     }
 
     fn holds(&self, compare: &Compare) -> bool {
-        let kv = self.at(&compare.key, self.revision);
+        if compare.to.is_empty() {
+            return Self::holds_of(compare, self.at(&compare.key, self.revision));
+        }
+        let kvs = self.content(&KeySpan::new(&compare.key, &compare.to), self.revision);
+        match kvs.is_empty() {
+            true => Self::holds_of(compare, None),
+            false => kvs.iter().all(|kv| Self::holds_of(compare, Some(kv))),
+        }
+    }
+
+    fn holds_of(compare: &Compare, kv: Option<&KeyValue>) -> bool {
         let ordering = match &compare.target {
             Target::Value(given) => match kv {
                 None => return false,
@@ -274,6 +282,16 @@ impl Store {
                     } else {
                         Vec::new()
                     },
+                }
+            }
+            Request::DeleteRange { from, to, prev_kv } => {
+                let old = self.content(&KeySpan::new(from, to), i64::MAX);
+                for kv in &old {
+                    self.delete(&kv.key);
+                }
+                Answer::Delete {
+                    deleted: old.len() as i64,
+                    prev_kvs: if *prev_kv { old } else { Vec::new() },
                 }
             }
             Request::Txn { then, otherwise, .. } => {

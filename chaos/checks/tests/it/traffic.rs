@@ -1,8 +1,8 @@
 //! Concurrent clients of a [`Store`] that does one thing at a time: histories that are right.
 
 use barque_checks::history::{
-    Answer, Compare, FaultRecord, History, LeaderRecord, MemberState, Operation, Outcome, Relation, Request,
-    Response, Target,
+    Answer, Compare, FaultRecord, History, LeaderRecord, MemberState, Operation, Order, Outcome, Relation,
+    Request, Response, Shape, Target,
 };
 
 use super::{dice::Dice, store::Store, watching};
@@ -250,6 +250,11 @@ impl Run<'_> {
         }
         match self.dice.below(100) {
             0..30 => self.put(client),
+            30..32 if self.traffic.tied => Request::DeleteRange {
+                from: self.key(),
+                to: self.key(),
+                prev_kv: self.dice.in_hundred(50),
+            },
             30..38 => Request::Delete {
                 key: self.key(),
                 prev_kv: self.dice.in_hundred(50),
@@ -318,7 +323,35 @@ impl Run<'_> {
             serializable: self.dice.in_hundred(30),
             revision: 0,
             limit: self.dice.below(4) as i64,
+            shape: match self.dice.in_hundred(40) {
+                true => self.shape(),
+                false => Shape::default(),
+            },
         }
+    }
+
+    fn shape(&mut self) -> Shape {
+        let orders = [
+            Order::ByKey,
+            Order::ByKeyDescending,
+            Order::ByValue,
+            Order::ByValueDescending,
+        ];
+        let bound = self.dice.below(self.store.revision as u64 + 1) as i64;
+        let mut shape = Shape {
+            order: orders[self.dice.below(4) as usize],
+            keys_only: self.dice.in_hundred(20),
+            count_only: self.dice.in_hundred(20),
+            ..Shape::default()
+        };
+        match self.dice.below(6) {
+            0 => shape.min_mod = bound,
+            1 => shape.max_mod = bound,
+            2 => shape.min_create = bound,
+            3 => shape.max_create = bound,
+            _ => {}
+        }
+        shape
     }
 
     fn past(&mut self) -> Request {
@@ -346,6 +379,7 @@ impl Run<'_> {
         Request::Txn {
             compares: vec![Compare {
                 key,
+                to: String::new(),
                 target: Target::ModRevision(revision),
                 relation: Relation::Equal,
             }],
@@ -392,6 +426,10 @@ impl Run<'_> {
         };
         Compare {
             key: key.to_owned(),
+            to: match self.traffic.tied && self.dice.in_hundred(30) {
+                true => self.key() + "~",
+                false => String::new(),
+            },
             target,
             relation,
         }

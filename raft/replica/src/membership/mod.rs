@@ -19,12 +19,14 @@ pub use error::MemberError;
 pub use publish::Announcement;
 
 use crate::{
-    Leadership, Member, MemberId, identity,
+    Leadership, Member, MemberId,
+    blocking::block,
     peer::{
         Gate,
         link::{Lane, Links},
     },
     planted,
+    tasks::Tasks,
     types::{Fatal, Membership as Members, Node, Raft, StoredMembership},
 };
 
@@ -44,11 +46,11 @@ pub struct Membership {
 /// From here on each member's ID belongs to the data directory that the membership names.
 pub fn bind(gate: &Gate, membership: &Members) {
     let me = gate.me;
+    gate.known.enlist(membership.nodes().map(|(id, _)| *id));
     for (id, node) in membership.nodes() {
         let is_another = *id == me.member_id && node.incarnation != 0 && node.incarnation != me.incarnation;
         if is_another && !planted("wiped-voter-votes") {
-            gate.stop
-                .send_replace(Some(identity::already_bootstrapped(me.member_id)));
+            gate.stop_as_wiped();
         }
         gate.known.bind(*id, node.incarnation);
     }
@@ -58,6 +60,17 @@ pub fn bind(gate: &Gate, membership: &Members) {
 pub async fn latest(raft: &Raft) -> Result<StoredMembership, Fatal> {
     raft.with_raft_state(|state| state.membership_state.effective().as_ref().clone())
         .await
+}
+
+/// Who has left is remembered, durably: only what is committed is final. Returns the members that are.
+fn remember(gate: &Gate, committed: &StoredMembership, effective: &Members) -> Result<BTreeSet<u64>, String> {
+    let ids = |membership: &Members| membership.nodes().map(|(id, _)| *id).collect();
+    let now: BTreeSet<u64> = ids(committed.membership());
+    if let Some(at) = committed.log_id() {
+        let noted = block(|| gate.known.note_membership(at.index, &now, &ids(effective)));
+        noted.map_err(|error| format!("the membership cannot be remembered: {error}"))?;
+    }
+    Ok(now)
 }
 
 fn members_of(membership: &Members) -> Vec<Member> {
@@ -107,24 +120,31 @@ impl Membership {
         members_of(&self.current())
     }
 
-    /// Keeps links and what discovery answers in step with the membership.
-    pub async fn follow(self, gate: Gate, known: impl Fn(&Members) + Send + 'static) {
+    /// Keeps links, what is remembered of peers and what discovery answers in step with the membership. An error: what
+    /// must be remembered cannot be written.
+    pub async fn follow(
+        self,
+        gate: Gate,
+        tasks: Tasks,
+        known: impl Fn(&Members) + Send + 'static,
+    ) -> Result<(), String> {
         let mut server = self.raft.server_metrics();
         let mut before: BTreeSet<u64> = BTreeSet::new();
         let mut asks = false;
         loop {
             let (membership, committed) = {
                 let metrics = server.borrow_watched();
-                let committed = metrics.committed_membership_config.membership().clone();
+                let committed = metrics.committed_membership_config.clone();
                 (metrics.membership_config.membership().clone(), committed)
             };
-            // Only what is committed is final.
-            let now: BTreeSet<u64> = committed.nodes().map(|(id, _)| *id).collect();
-            gate.remove(before.difference(&now).copied());
+            let now = remember(&gate, &committed, &membership)?;
             let is_out = before.contains(&self.me) && membership.get_node(&self.me).is_none();
             let asked = std::mem::replace(&mut asks, is_out);
             if is_out && !asked {
-                tokio::spawn(self.clone().ask_for_fate(membership.clone()));
+                tasks.spawn(
+                    "that asks whether this member is removed",
+                    self.clone().ask_for_fate(membership.clone()),
+                );
             }
             before = now;
             bind(&gate, &membership);
@@ -132,7 +152,7 @@ impl Membership {
                 .set_members(membership.nodes().map(|(id, node)| (*id, node.clone())).collect());
             known(&membership);
             if server.changed().await.is_err() {
-                return;
+                return Ok(());
             }
         }
     }

@@ -9,9 +9,8 @@ use tonic::Status;
 
 use super::{MemberError, Membership, RETRY_AFTER};
 use crate::{
-    identity,
     peer::{Gate, link::Lane},
-    planted,
+    planted, refusal,
     types::Node,
 };
 
@@ -106,7 +105,7 @@ impl Membership {
         }
         let node = told
             .put_into(node)
-            .ok_or_else(|| Status::failed_precondition(identity::already_bootstrapped(id)))?;
+            .ok_or_else(|| Status::failed_precondition(refusal::wiped(id)))?;
         let changed = self.set_node(&current, id, node).await;
         changed.map_err(|error| error.to_status())
     }

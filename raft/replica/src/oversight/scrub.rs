@@ -91,7 +91,7 @@ impl Scrubber {
             .walking
             .try_lock()
             .map_err(|_| Status::aborted("another walk is under way"))?;
-        match timeout(CATCH_UP_WITHIN, self.applied.wait_for(index)).await {
+        match timeout(CATCH_UP_WITHIN, self.applied.wait_for_index(index)).await {
             Ok(true) => {}
             Ok(false) => return Err(Status::unavailable("the member stops")),
             Err(_) => return Err(Status::deadline_exceeded("the member lags behind")),

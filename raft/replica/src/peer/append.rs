@@ -1,6 +1,7 @@
 //! One long-lived stream of AppendEntries per follower: requests pipelined, replies in order.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -16,8 +17,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::PollSender;
 use tonic::{Code, Status, Streaming};
 
-use super::link::{Lane, Link};
-use crate::{codec, types::TypeConfig};
+use super::{
+    Gate,
+    acknowledged::Acknowledged,
+    link::{Lane, Link},
+};
+use crate::{codec, planted, types::TypeConfig};
 
 /// Requests buffered before the stream pushes back; each holds at most about a megabyte.
 const BUFFERED: usize = 8;
@@ -94,22 +99,68 @@ fn reply_from_pb(reply: pb::AppendReply) -> Result<StreamAppendResult<TypeConfig
     }
 }
 
+/// Whose log the entries go to.
+pub struct Follower {
+    pub member_id: u64,
+    pub gate: Gate,
+    pub acknowledged: Acknowledged,
+}
+
+impl Follower {
+    fn sent(&self, request: &AppendEntriesRequest<TypeConfig>) -> Sent {
+        let term = request.vote.leader_id.term;
+        Sent {
+            term,
+            acknowledged: self.acknowledged.by(self.member_id, term),
+        }
+    }
+
+    /// Notes what is acknowledged. An error: the follower lacks what it had acknowledged before the request was sent.
+    fn answered(&self, sent: Sent, result: &StreamAppendResult<TypeConfig>) -> Result<(), Status> {
+        match result {
+            Ok(Some(matching)) => {
+                self.acknowledged.note(self.member_id, sent.term, matching.index);
+                Ok(())
+            }
+            Err(StreamAppendError::Conflict(at)) => match sent.acknowledged {
+                Some(acknowledged) if at.index <= acknowledged && !planted("lost-entries-accepted") => {
+                    Err(self.gate.lost_entries(self.member_id, acknowledged, at.index))
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    /// Of the leadership that it was sent in.
+    term: u64,
+    /// What the follower had acknowledged in it by then.
+    acknowledged: Option<u64>,
+}
+
 /// Sends what `input` yields and yields the replies. When it ends with nothing under way, the session goes back
 /// to `home` for the next exchange.
 pub struct Exchange<'s, S> {
     home: &'s mut Option<Session>,
     session: Option<Session>,
+    follower: Follower,
     input: Option<S>,
-    under_way: usize,
+    /// Replies come in this order.
+    under_way: VecDeque<Sent>,
 }
 
 impl<'s, S> Exchange<'s, S> {
-    pub fn new(home: &'s mut Option<Session>, session: Session, input: S) -> Self {
+    pub fn new(home: &'s mut Option<Session>, session: Session, follower: Follower, input: S) -> Self {
         Self {
             home,
             session: Some(session),
+            follower,
             input: Some(input),
-            under_way: 0,
+            under_way: VecDeque::new(),
         }
     }
 }
@@ -126,9 +177,10 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Exchange<'_, S>
             match ready!(input.poll_next_unpin(cx)) {
                 None => self.input = None,
                 Some(request) => {
+                    let under_way = self.follower.sent(&request);
                     let sent = session.requests.send_item(request_to_pb(&request));
                     sent.map_err(|_| Status::unavailable("the append stream is closed"))?;
-                    self.under_way += 1;
+                    self.under_way.push_back(under_way);
                 }
             }
         }
@@ -149,11 +201,11 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Stream for Exch
         let this = &mut *self;
         // A closed stream is told by the replies, with the reason.
         if let Poll::Ready(Err(status)) = this.poll_send(cx)
-            && this.under_way == 0
+            && this.under_way.is_empty()
         {
             return this.fail(status);
         }
-        if this.input.is_none() && this.under_way == 0 {
+        if this.input.is_none() && this.under_way.is_empty() {
             return Poll::Ready(None);
         }
         let Some(session) = &mut this.session else {
@@ -162,12 +214,17 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Stream for Exch
         match ready!(session.replies.poll_next_unpin(cx)) {
             Some(Ok(reply)) => match reply_from_pb(reply) {
                 Ok(result) => {
-                    this.under_way = this.under_way.saturating_sub(1);
+                    let Some(sent) = this.under_way.pop_front() else {
+                        return this.fail(Status::internal("an append reply that answers no request"));
+                    };
+                    if let Err(status) = this.follower.answered(sent, &result) {
+                        return this.fail(status);
+                    }
                     if result.is_err() {
                         // The follower ends its side after a conflict or a higher vote.
                         this.session = None;
                         this.input = None;
-                        this.under_way = 0;
+                        this.under_way.clear();
                     }
                     Poll::Ready(Some(Ok(result)))
                 }
@@ -181,7 +238,7 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Stream for Exch
 
 impl<S> Drop for Exchange<'_, S> {
     fn drop(&mut self) {
-        if self.under_way == 0 {
+        if self.under_way.is_empty() {
             *self.home = self.session.take();
         }
     }

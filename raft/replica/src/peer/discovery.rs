@@ -27,10 +27,11 @@ use tonic::{Code, Request, Response, Status, transport::Channel};
 
 use super::{
     Gate,
-    link::{Address, channel},
+    certificate::{Holders, Shown},
+    link::{Address, Dialing, channel},
 };
 use crate::{
-    MemberConfig, ReplicaConfig, StartError, codec, identity, planted,
+    MemberConfig, ReplicaConfig, StartError, codec, identity, planted, refusal,
     types::{Me, Membership},
 };
 
@@ -48,6 +49,8 @@ pub struct Directory {
     answers: Arc<AtomicBool>,
     pub initialized: Arc<AtomicBool>,
     listed: Arc<Mutex<Listed>>,
+    /// Whose certificates are whose.
+    pub holders: Holders,
 }
 
 /// The membership, as it is told to those who ask.
@@ -64,10 +67,13 @@ impl Directory {
             answers: Arc::new(AtomicBool::new(answers)),
             initialized: Arc::default(),
             listed: Arc::default(),
+            holders: Holders::default(),
         }
     }
 
     pub fn list(&self, membership: &Membership) {
+        self.holders
+            .list(membership.nodes().map(|(id, node)| (*id, node)));
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         *self.listed.lock() = Listed {
             members: codec::node_entries(membership),
@@ -87,7 +93,13 @@ impl Discovery for Directory {
         &self,
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyReply>, Status> {
+        let shown = request.extensions().get::<Shown>().cloned();
         let asked = request.into_inner();
+        if asked.incarnation != 0 {
+            let checked = self.holders.check(shown.as_ref(), asked.member_id);
+            checked.map_err(|reason| self.gate.refuse(reason))?;
+        }
+        shown.inspect(Shown::settle);
         if !self.answers.load(Ordering::Acquire) {
             return Err(Status::unavailable("the member is starting"));
         }
@@ -131,7 +143,9 @@ impl Other {
     async fn ask(&self, asked: pb::IdentifyRequest) -> Result<pb::IdentifyReply, String> {
         match timeout(ASK_TIMEOUT, self.client.clone().identify(asked)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) if status.code() == Code::Internal => Err(status.message().to_string()),
+            Ok(Err(status)) if matches!(status.code(), Code::Internal | Code::FailedPrecondition) => {
+                Err(status.message().to_string())
+            }
             Ok(Err(_)) | Err(_) => Err("does not answer".into()),
         }
     }
@@ -148,11 +162,11 @@ impl Other {
         }
         let listed = reply.members.iter().any(|member| member.id == me.member_id);
         if reply.initialized && !reply.members.is_empty() && !listed {
-            return Err(StartError::Identity(identity::removed(me.member_id)));
+            return Err(StartError::Identity(refusal::removed(me.member_id)));
         }
         match reply.known_incarnation {
             known if known != 0 && known != me.incarnation => {
-                Err(StartError::Identity(identity::already_bootstrapped(me.member_id)))
+                Err(StartError::Identity(refusal::wiped(me.member_id)))
             }
             _ if reply.member_id != self.member_id => Ok(Err(format!(
                 "member {:x} answers there, not {:x}",
@@ -165,7 +179,7 @@ impl Other {
 }
 
 impl Inquiry {
-    pub fn new(config: &ReplicaConfig, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Self, StartError> {
+    pub fn new(config: &ReplicaConfig, dialing: &Dialing) -> Result<Self, StartError> {
         let others = config
             .initial_cluster
             .iter()
@@ -178,9 +192,9 @@ impl Inquiry {
                 peer_urls: member.peer_urls.clone(),
                 member_id: identity::member_id(&member.peer_urls, &config.initial_cluster_token),
                 client: DiscoveryClient::new(channel(
-                    config.host.clone(),
+                    dialing.clone(),
                     addresses.map_err(StartError::Config)?,
-                    tls.clone(),
+                    |_| Ok(()),
                 )),
             })
         };
@@ -256,7 +270,7 @@ impl Inquiry {
             }
         }
         Err(StartError::Identity(match taken {
-            Some(member_id) => identity::already_bootstrapped(member_id),
+            Some(member_id) => refusal::wiped(member_id),
             None => format!(
                 "the existing cluster has no member with the peer URLs {}: run `etcdctl member add` first",
                 peer_urls.join(",")
@@ -277,7 +291,7 @@ impl Inquiry {
                 return Err(StartError::Identity(of_another_cluster(reply, cluster_id)));
             }
             if reply.known_incarnation != 0 {
-                return Err(StartError::Identity(identity::already_bootstrapped(member_id)));
+                return Err(StartError::Identity(refusal::wiped(member_id)));
             }
         }
         Ok((cluster_id, member_id))
@@ -348,7 +362,19 @@ mod tests {
     use tokio_stream::wrappers::TcpListenerStream;
 
     use super::*;
-    use crate::{config::tests::example, identity::KnownPeers, types::Node};
+    use crate::{
+        config::tests::example,
+        known_peers::{KnownPeers, Told},
+        types::{Node, Start},
+    };
+
+    fn dialing(config: &ReplicaConfig) -> Dialing {
+        Dialing {
+            host: config.host.clone(),
+            tls: None,
+            timeout: config.election_timeout,
+        }
+    }
 
     /// The members a, b and c of one cluster; the peers' listeners are bound from the start.
     struct Cluster {
@@ -385,13 +411,20 @@ mod tests {
                 cluster_id: identity::cluster_id(&self.config.initial_cluster, token),
                 member_id: identity::member_id(&self.config.initial_cluster[number].peer_urls, token),
                 incarnation,
+                start: Start { number: 1, life: 1 },
             }
         }
 
         fn known(&self, number: usize) -> Arc<KnownPeers> {
             let dir = self.dir.path().join(number.to_string());
             std::fs::create_dir_all(&dir).unwrap();
-            Arc::new(KnownPeers::load(Path::new(&dir)).unwrap())
+            let dir = Path::new(&dir);
+            if !KnownPeers::path(dir).exists() {
+                KnownPeers::create(dir).unwrap();
+            }
+            let known = KnownPeers::load(dir, false).unwrap().unwrap();
+            known.expect((0..3).map(|number| self.me(number, 0).member_id));
+            Arc::new(known)
         }
 
         /// Begins to answer questions, as a member whose own incarnation is its number.
@@ -411,7 +444,7 @@ mod tests {
         }
 
         async fn introduce(&self, me: Me) -> Result<(), String> {
-            let inquiry = Inquiry::new(&self.config, None).unwrap();
+            let inquiry = Inquiry::new(&self.config, &dialing(&self.config)).unwrap();
             inquiry.introduce(me).await.map_err(|error| error.to_string())
         }
     }
@@ -437,10 +470,16 @@ mod tests {
         let mut cluster = Cluster::new();
         let (first, second) = (cluster.me(0, 100), cluster.me(0, 101));
         // Only b remembers the first data directory.
-        let b_knows = cluster.known(1).check(first.member_id, first.incarnation);
+        let b_knows = cluster.known(1).check(
+            first.member_id,
+            Told {
+                incarnation: first.incarnation,
+                start: None,
+            },
+        );
         assert_eq!(b_knows.unwrap(), Ok(()));
         let c = cluster.serve(2);
-        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let inquiry = Inquiry::new(&cluster.config, &dialing(&cluster.config)).unwrap();
         let asking = tokio::spawn(async move { inquiry.introduce(second).await });
         while c.gate.known.incarnation_of(second.member_id) != Some(101) {
             tokio::task::yield_now().await;
@@ -490,7 +529,7 @@ mod tests {
             ..pb::IdentifyReply::default()
         };
         cluster.serve(1);
-        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let inquiry = Inquiry::new(&cluster.config, &dialing(&cluster.config)).unwrap();
         let b = &inquiry.others[0];
         assert_eq!(b.has_noted(me, &noted(b.member_id, 100)).unwrap(), Ok(()));
         let waits = b.has_noted(me, &noted(77, 100)).unwrap().unwrap_err();
@@ -503,7 +542,7 @@ mod tests {
     async fn another_cluster_is_fatal_only_when_it_runs() {
         let cluster = Cluster::new();
         let me = cluster.me(0, 100);
-        let inquiry = Inquiry::new(&cluster.config, None).unwrap();
+        let inquiry = Inquiry::new(&cluster.config, &dialing(&cluster.config)).unwrap();
         let reply = |initialized| pb::IdentifyReply {
             cluster_id: 1,
             initialized,

@@ -1,9 +1,14 @@
-//! Links to the other members: connections that open when needed, calls stamped and replies checked.
+//! Links to the other members: connections that are kept open, calls stamped and replies checked.
 //!
 //! A [`Link`] has three connections, so that heartbeats and votes never queue behind log entries, nor log entries
 //! behind a snapshot.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use barque_proto::peer as pb;
 use hyper_util::rt::TokioIo;
@@ -16,10 +21,14 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-use super::{Gate, MAX_MESSAGE_BYTES, socket::Socket};
+use super::{
+    Gate, MAX_MESSAGE_BYTES,
+    certificate::{Certificate, Holders},
+    lanes::{self, Kept},
+    socket::Socket,
+};
 use crate::{Host, types::Node};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const WINDOW: u32 = 8 << 20;
@@ -41,6 +50,10 @@ pub struct Address {
 }
 
 impl Address {
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     pub fn parse(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|e| format!("peer URL {url:?}: {e}"))?;
         let tls = match uri.scheme_str() {
@@ -81,28 +94,48 @@ impl Address {
     }
 }
 
-/// A channel that connects when it is first used, and again after a failure.
-pub fn channel(
-    host: Arc<dyn Host>,
-    addresses: Vec<Address>,
-    tls: Option<Arc<rustls::ClientConfig>>,
-) -> Channel {
-    let connector = tls.map(TlsConnector::from);
-    let connect = tower::service_fn(move |_: Uri| {
-        let (host, addresses, connector) = (host.clone(), addresses.clone(), connector.clone());
-        async move {
-            let mut last = io::Error::other("the member has no peer URL");
-            for address in &addresses {
-                match address.connect(host.as_ref(), connector.as_ref()).await {
-                    Ok(socket) => return Ok::<_, io::Error>(TokioIo::new(socket)),
-                    Err(error) => last = error,
-                }
+/// How a member is connected to.
+#[derive(Clone)]
+pub struct Dialing {
+    pub host: Arc<dyn Host>,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// For each of its addresses.
+    pub timeout: Duration,
+}
+
+impl Dialing {
+    /// The first of the addresses that answers. One that swallows everything costs the others their turn by no more
+    /// than the timeout.
+    async fn dial(&self, addresses: &[Address]) -> io::Result<Socket> {
+        let connector = self.tls.clone().map(TlsConnector::from);
+        let mut last = io::Error::other("the member has no peer URL");
+        for address in addresses {
+            let connecting = address.connect(self.host.as_ref(), connector.as_ref());
+            match tokio::time::timeout(self.timeout, connecting).await {
+                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
-            Err(last)
+        }
+        Err(last)
+    }
+}
+
+/// A channel that connects when it is first used, and again after a failure. `check` looks at who answers.
+pub fn channel(
+    dialing: Dialing,
+    addresses: Vec<Address>,
+    check: impl Fn(&Socket) -> io::Result<()> + Clone + Send + 'static,
+) -> Channel {
+    let connect = tower::service_fn(move |_: Uri| {
+        let (dialing, addresses, check) = (dialing.clone(), addresses.clone(), check.clone());
+        async move {
+            let socket = dialing.dial(&addresses).await?;
+            check(&socket)?;
+            Ok::<_, io::Error>(TokioIo::new(socket))
         }
     });
     Endpoint::from_static("http://peer")
-        .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
         .http2_keep_alive_interval(PING_EVERY)
@@ -125,9 +158,15 @@ pub struct Link {
     snapshot: Channel,
     /// The open stream of proposals to this member, when it leads.
     pub forward: Mutex<Option<mpsc::Sender<pb::ForwardRequest>>>,
+    kept: OnceLock<[Kept; 2]>,
 }
 
 impl Link {
+    /// From now on its lanes are open before they are needed; until the link is dropped.
+    fn keep_open(self: &Arc<Self>) {
+        self.kept.get_or_init(|| lanes::keep_open(self));
+    }
+
     pub fn client(&self, lane: Lane) -> RaftClient<Channel> {
         let channel = match lane {
             Lane::Entries => &self.entries,
@@ -159,19 +198,19 @@ type Opened = (Vec<String>, Arc<Link>);
 /// One link per member, made when first asked for and again when its URLs change.
 pub struct Links {
     gate: Gate,
-    tls: Option<Arc<rustls::ClientConfig>>,
-    host: Arc<dyn Host>,
+    holders: Holders,
+    dialing: Dialing,
     by_member: Mutex<HashMap<u64, Opened>>,
     /// The members as the log has them.
     members: Mutex<HashMap<u64, Node>>,
 }
 
 impl Links {
-    pub fn new(gate: Gate, tls: Option<Arc<rustls::ClientConfig>>, host: Arc<dyn Host>) -> Self {
+    pub fn new(gate: Gate, holders: Holders, dialing: Dialing) -> Self {
         Self {
             gate,
-            tls,
-            host,
+            holders,
+            dialing,
             by_member: Mutex::default(),
             members: Mutex::default(),
         }
@@ -189,16 +228,24 @@ impl Links {
         }
     }
 
-    /// The membership changed: links to members that are gone are dropped.
+    /// The membership changed: links to members that are gone are dropped, those to all others opened.
     pub fn set_members(&self, members: HashMap<u64, Node>) {
         self.by_member.lock().retain(|id, _| members.contains_key(id));
+        let me = self.gate.me.member_id;
+        for (id, node) in members.iter().filter(|(id, _)| **id != me) {
+            self.to(*id, node).keep_open();
+        }
         *self.members.lock() = members;
     }
 
     /// The link to a member of the cluster.
     pub fn to_member(&self, member_id: u64) -> Option<Arc<Link>> {
         let node = self.members.lock().get(&member_id).cloned()?;
-        Some(self.to(member_id, &node))
+        let link = self.to(member_id, &node);
+        if member_id != self.gate.me.member_id {
+            link.keep_open();
+        }
+        Some(link)
     }
 
     fn open(&self, to: u64, urls: &[String]) -> Link {
@@ -210,7 +257,16 @@ impl Links {
                     .ok()
             })
             .collect();
-        let open = || channel(self.host.clone(), addresses.clone(), self.tls.clone());
+        let (gate, holders) = (self.gate.clone(), self.holders.clone());
+        // The TLS library has seen to it that the certificate is one of that host.
+        let check = move |socket: &Socket| match socket.certificate().as_ref().map(Certificate::read) {
+            None => Ok(()),
+            Some(certificate) => holders.check_certificate(&certificate, to).map_err(|reason| {
+                gate.refuse(reason.clone());
+                io::Error::new(io::ErrorKind::PermissionDenied, reason)
+            }),
+        };
+        let open = || channel(self.dialing.clone(), addresses.clone(), check.clone());
         Link {
             to,
             gate: self.gate.clone(),
@@ -218,6 +274,7 @@ impl Links {
             control: open(),
             snapshot: open(),
             forward: Mutex::new(None),
+            kept: OnceLock::new(),
         }
     }
 }

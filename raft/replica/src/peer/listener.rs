@@ -1,30 +1,64 @@
-//! Accepts peers' connections: a bounded number of TLS handshakes, each in a bounded time.
+//! Accepts peers' connections. Each is a newcomer to the port's [`Entrance`] until its first call was admitted, so
+//! that nobody who says nothing keeps a peer out.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use tokio::sync::{Semaphore, mpsc};
+use barque_entrance::{Bounds, Entrance, Ticket, Visitor};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::mpsc,
+};
 use tokio_rustls::TlsAcceptor;
+use tonic::transport::server::Connected;
 
-use super::socket::Socket;
-use crate::{Connection, Listener};
+use super::{
+    certificate::{Certificate, Shown},
+    socket::Socket,
+};
+use crate::{Connection, Listener, tasks::Tasks};
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const HANDSHAKES: usize = 64;
+/// A TLS handshake and the first call are three round trips, and there are at least ten to an election timeout
+/// (`docs/failover.md`). The floor is for machines that are busy with something else: a lost packet alone costs
+/// 200 ms, and a newcomer that is slow keeps nobody out.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// A silent connection costs about 2 KiB, one in its handshake about 20. A handshake of a millisecond survives
+/// unless this many others come and speak meanwhile.
+const NEWCOMERS: usize = 1024;
+/// Members open three connections to each other; the largest cluster on one machine, seven members, some forty per
+/// port. The rest is for those that were cut and are not missed yet.
+const CONNECTIONS: usize = 2048;
 
-pub type Incoming = tokio_stream::wrappers::ReceiverStream<io::Result<Socket>>;
+pub type Incoming = tokio_stream::wrappers::ReceiverStream<io::Result<Accepted>>;
+
+/// How long a connection may take to be of use, and so how long connecting may take.
+pub fn patience(election_timeout: Duration) -> Duration {
+    election_timeout.max(LEAST_PATIENCE)
+}
+
+/// Several members may share an address: on one machine, or behind a router that translates addresses.
+pub fn entrance(election_timeout: Duration) -> Entrance {
+    let bounds = Bounds::shared(NEWCOMERS, CONNECTIONS, patience(election_timeout));
+    Entrance::new("peer", bounds)
+}
 
 /// What the listeners accept comes out of the stream.
-pub fn accept(listeners: Vec<Box<dyn Listener>>, tls: Option<Arc<rustls::ServerConfig>>) -> Incoming {
+pub fn accept(
+    listeners: Vec<Box<dyn Listener>>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    entrance: &Entrance,
+    tasks: &Tasks,
+) -> Incoming {
     let (tx, rx) = mpsc::channel(64);
     let acceptor = tls.map(with_h2).map(TlsAcceptor::from);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     for listener in listeners {
-        tokio::spawn(accept_loop(
-            listener,
-            acceptor.clone(),
-            handshakes.clone(),
-            tx.clone(),
-        ));
+        let accepting = accept_loop(listener, acceptor.clone(), entrance.clone(), tx.clone());
+        tasks.spawn("that accepts peers", accepting);
     }
     tokio_stream::wrappers::ReceiverStream::new(rx)
 }
@@ -38,42 +72,95 @@ fn with_h2(config: Arc<rustls::ServerConfig>) -> Arc<rustls::ServerConfig> {
 async fn accept_loop(
     mut listener: Box<dyn Listener>,
     acceptor: Option<TlsAcceptor>,
-    handshakes: Arc<Semaphore>,
-    tx: mpsc::Sender<io::Result<Socket>>,
+    entrance: Entrance,
+    tx: mpsc::Sender<io::Result<Accepted>>,
 ) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = tx.closed() => return,
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
-            Err(error) => {
-                // Out of descriptors, most likely: give others time to close theirs.
-                tracing::warn!(%error, "cannot accept a peer's connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Ok(permit) = handshakes.clone().acquire_owned().await else {
-            return;
+        let Some(visitor) = entrance.admit(accepted).await else {
+            continue;
         };
         let (acceptor, tx) = (acceptor.clone(), tx.clone());
+        // Ends with the visitor: when it has settled, has failed, or has lost its place.
         tokio::spawn(async move {
-            let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, open(stream, acceptor)).await;
-            drop(permit);
-            match opened {
-                Ok(Ok(socket)) => drop(tx.send(Ok(socket)).await),
-                Ok(Err(error)) => tracing::warn!(%error, "a peer's connection failed"),
-                Err(_) => tracing::debug!("a peer's TLS handshake took too long"),
+            let ticket = visitor.ticket();
+            match open(visitor, acceptor).await {
+                Ok(accepted) => drop(tx.send(Ok(accepted)).await),
+                Err(error) => ticket.handshake_failed(&error),
             }
         });
     }
 }
 
-async fn open(stream: Box<dyn Connection>, acceptor: Option<TlsAcceptor>) -> io::Result<Socket> {
-    match acceptor {
-        None => Ok(Socket::Plain(stream)),
-        Some(acceptor) => Ok(Socket::Tls(Box::new(acceptor.accept(stream).await?.into()))),
+async fn open(visitor: Visitor<Box<dyn Connection>>, acceptor: Option<TlsAcceptor>) -> io::Result<Accepted> {
+    let ticket = visitor.ticket();
+    let stream: Box<dyn Connection> = Box::new(visitor);
+    let Some(acceptor) = acceptor else {
+        return Ok(Accepted::new(Socket::Plain(stream), ticket, None));
+    };
+    let socket = Socket::Tls(Box::new(acceptor.accept(stream).await?.into()));
+    let certificate = socket.certificate().as_ref().map(Certificate::read);
+    Ok(Accepted::new(socket, ticket, certificate))
+}
+
+/// A peer's connection, and what each call on it is told of it.
+pub struct Accepted {
+    socket: Socket,
+    shown: Shown,
+}
+
+impl Accepted {
+    fn new(socket: Socket, ticket: Ticket, certificate: Option<Certificate>) -> Self {
+        Self {
+            socket,
+            shown: Shown::new(ticket, certificate),
+        }
+    }
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = Shown;
+
+    fn connect_info(&self) -> Shown {
+        self.shown.clone()
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

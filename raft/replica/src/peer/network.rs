@@ -19,13 +19,14 @@ use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use super::{
-    append::{Exchange, Session, rpc_error},
+    Gate,
+    acknowledged::Acknowledged,
+    append::{Exchange, Follower, Session, rpc_error},
     link::{Lane, Link, Links},
     snapshot_send::Sender,
 };
 use crate::{
     codec,
-    identity::KnownPeers,
     metrics::{Counters, count},
     snapshot::SnapshotData,
     types::{Node, Snapshot, TypeConfig, Vote},
@@ -37,7 +38,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Clone)]
 pub struct Network {
-    pub known: Arc<KnownPeers>,
+    pub gate: Gate,
+    pub acknowledged: Acknowledged,
     pub links: Arc<Links>,
     pub counters: Arc<Counters>,
     pub store: Store,
@@ -47,7 +49,7 @@ pub struct Network {
 impl Network {
     fn client(&self, target: u64, node: &Node, lane: Lane) -> PeerNetwork {
         // Before anything that this member answers is counted: the log says which data directory it may come from.
-        self.known.bind(target, node.incarnation);
+        self.gate.known.bind(target, node.incarnation);
         PeerNetwork {
             target,
             node: node.clone(),
@@ -186,7 +188,13 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     {
         Box::pin(async move {
             let session = self.session().await?;
-            let exchange: BoxStream<'s, _> = Box::pin(Exchange::new(&mut self.session, session, input));
+            let follower = Follower {
+                member_id: self.target,
+                gate: self.network.gate.clone(),
+                acknowledged: self.network.acknowledged.clone(),
+            };
+            let exchange: BoxStream<'s, _> =
+                Box::pin(Exchange::new(&mut self.session, session, follower, input));
             Ok(exchange)
         })
     }

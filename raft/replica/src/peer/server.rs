@@ -16,8 +16,8 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
 
 use super::{
-    Gate, MAX_MESSAGE_BYTES, append, discovery::Directory, listener::Incoming, snapshot_receive::Receiver,
-    snapshot_send::Sender,
+    FROM, Gate, MAX_MESSAGE_BYTES, agreement::contradiction, append, certificate::Shown,
+    discovery::Directory, listener::Incoming, number, snapshot_receive::Receiver, snapshot_send::Sender,
 };
 use crate::{
     KeepAlive, MemberError, ReadBarrierError,
@@ -25,12 +25,15 @@ use crate::{
     codec,
     membership::{Announcement, Membership},
     oversight::{divergence::diverged, marks::mark_to_pb, scrub::scrubbed_to_pb},
+    planted,
     running::Running,
     types::{Callback, Commands, Raft, Snapshot, Vote},
 };
 
 /// How fast a state is sent to a member that asks for it, as for others that are behind by default.
 const REBUILD_BYTES_PER_SECOND: u64 = 100 << 20;
+/// Calls that one connection may have open: streams, and leases that many clients renew through one follower.
+const STREAMS: u32 = 4096;
 
 type Reply<T> = Result<Response<T>, Status>;
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -99,7 +102,11 @@ impl PeerService {
         }
     }
 
+    /// One that must stop votes and acknowledges no more.
     fn member(&self) -> Result<&Arc<Running>, Status> {
+        if self.gate.is_stopping() {
+            return Err(Status::unavailable("the member stops"));
+        }
         self.member
             .get()
             .ok_or_else(|| Status::unavailable("the member is starting"))
@@ -126,13 +133,19 @@ impl PeerService {
         let service = RaftServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let holders = directory.holders.clone();
         let admit = move |request: Request<()>| {
+            let shown = request.extensions().get::<Shown>();
+            let from = number(request.metadata(), FROM)?;
+            holders.check(shown, from).map_err(|reason| gate.refuse(reason))?;
             gate.admit(request.metadata())?;
+            shown.inspect(|shown| shown.settle());
             Ok(request)
         };
         tonic::transport::Server::builder()
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(16 << 20)
+            .max_concurrent_streams(STREAMS)
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
             .add_service(InterceptedService::new(service, admit))
             .add_service(directory.service())
@@ -160,10 +173,18 @@ impl RaftService for PeerService {
 
     async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Reply<Self::AppendStream> {
         let raft = self.raft()?;
+        let (log, gate) = (self.member()?.log.clone(), self.gate.clone());
         // The stream ends at the first message that cannot be read; its replies then end too.
-        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), |message| {
+        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |message| {
             let read = message.map_err(|status| status.to_string());
             let read = read.and_then(|message| append::request_from_pb(message).map_err(|e| e.to_string()));
+            let read = read.and_then(|request| match contradiction(&log, &request) {
+                None => Ok(request),
+                Some(reason) => {
+                    gate.stop(reason.clone());
+                    Err(reason)
+                }
+            });
             read.inspect_err(|error| tracing::debug!(error, "an append stream ended"))
                 .ok()
         });
@@ -232,13 +253,16 @@ impl RaftService for PeerService {
     }
 
     async fn read_index(&self, _: Request<pb::ReadIndexRequest>) -> Reply<pb::ReadIndexReply> {
-        let index = self
+        let at = self
             .member()?
             .barrier
             .leader_read_index()
             .await
             .map_err(read_error)?;
-        Ok(self.reply(pb::ReadIndexReply { index }))
+        Ok(self.reply(pb::ReadIndexReply {
+            index: at.index,
+            term: at.term,
+        }))
     }
 
     async fn confirm(&self, request: Request<pb::ConfirmRequest>) -> Reply<pb::ConfirmReply> {
@@ -397,8 +421,11 @@ async fn append_forwarded(
             let _ = refusals.send(pb::ForwardRefusal { sequence });
         }
     }));
-    let write = raft.write(batch).with_leader(forwarded.term).responder(told);
-    if let Err(fatal) = write.await {
+    let write = match planted("forward-in-any-term") {
+        true => raft.write(batch),
+        false => raft.write(batch).with_leader(forwarded.term),
+    };
+    if let Err(fatal) = write.responder(told).await {
         tracing::debug!(%fatal, "a forwarded batch came to a member that stops");
     }
 }

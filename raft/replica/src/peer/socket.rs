@@ -6,8 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
 use crate::Connection;
 
@@ -16,10 +16,15 @@ pub enum Socket {
     Tls(Box<tokio_rustls::TlsStream<Box<dyn Connection>>>),
 }
 
-impl Connected for Socket {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
+impl Socket {
+    /// What the other end has shown; `None` on a plain connection.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        let Self::Tls(stream) = self else {
+            return None;
+        };
+        let shown = stream.get_ref().1.peer_certificates()?;
+        shown.first().map(|leaf| leaf.clone().into_owned())
+    }
 }
 
 impl AsyncRead for Socket {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use barque_entrance::Figures;
 use barque_proto::command::{Command, Put, Range, command::Op};
 use barque_replica::{
     MemberConfig, MemberId, PeerTls, ProposeError, RealHost, Replica, ReplicaConfig, StartError, WalConfig,
@@ -75,6 +76,31 @@ impl Cluster {
         self.dir.path().join(format!("m{number}"))
     }
 
+    /// Of the peers' ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Waits until the member's port holds so many connections that have made a call.
+    pub async fn settled_at(&self, number: usize, count: u64) {
+        self.port(number, |port| port.connections - port.newcomers >= count)
+            .await
+    }
+
+    /// Waits until so many were closed there that made none in time.
+    pub async fn late_at(&self, number: usize, count: u64) {
+        self.port(number, |port| port.late >= count).await
+    }
+
+    async fn port(&self, number: usize, enough: impl Fn(&Figures) -> bool) {
+        within(async {
+            while !enough(&self.replica(number).metrics().peer_port) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+
     fn listener(&mut self, number: usize) -> TcpListener {
         self.reserved[number]
             .take()
@@ -103,6 +129,7 @@ impl Cluster {
             max_batch_bytes: 2 << 20,
             request_timeout: Duration::from_secs(10),
             scrub_every: self.scrub_every,
+            lease_checkpoint_interval: barque_replica::LEASE_CHECKPOINT_INTERVAL,
         }
     }
 

@@ -21,8 +21,15 @@ fn load(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// As the program itself would have written it: with a checksum that fits.
 fn save(path: &Path, value: &Value) {
-    std::fs::write(path, serde_json::to_vec(value).unwrap()).unwrap();
+    let mut sealed = value.clone();
+    let fields = sealed.as_object_mut().unwrap();
+    fields.remove("checksum");
+    // Keys are sorted, and there is no white space.
+    let checksum = crc32c::crc32c(&serde_json::to_vec(&fields).unwrap());
+    fields.insert("checksum".into(), format!("{checksum:08x}").into());
+    std::fs::write(path, serde_json::to_vec(&sealed).unwrap()).unwrap();
 }
 
 /// Three members of which everybody knows everything.
@@ -109,7 +116,10 @@ impl Hole {
         let b = cluster.leader().await;
         let (a, c) = ((b + 1) % 3, (b + 2) % 3);
         let term = kill_all(&mut cluster).await;
-        std::fs::remove_file(peers_file(&cluster.data_dir(c))).unwrap();
+        let peers = peers_file(&cluster.data_dir(c));
+        let mut nobody = load(&peers);
+        nobody["peers"] = json!([]);
+        save(&peers, &nobody);
         Self {
             cluster,
             a,
@@ -154,6 +164,10 @@ async fn a_second_data_directory_gets_and_gives_no_vote_even_if_it_runs() {
     forged["has_log"] = json!(false);
     std::fs::create_dir_all(data_dir.join("member")).unwrap();
     save(&identity_file(&data_dir), &forged);
+    save(
+        &peers_file(&data_dir),
+        &json!({"format_version": 2, "peers": [], "membership_at": 0}),
+    );
     hole.cluster.start(hole.a).await;
     hole.cluster.start(hole.c).await;
     let reason = within(hole.cluster.replica(hole.a).failed()).await;
@@ -166,7 +180,10 @@ async fn a_second_data_directory_gets_and_gives_no_vote_even_if_it_runs() {
 async fn a_founder_that_crashed_before_all_had_seen_it_asks_again() {
     let mut cluster = Cluster::new(3);
     let both = [cluster.begin(0), cluster.begin(1)];
-    let seen = |cluster: &Cluster, number| peers_file(&cluster.data_dir(number)).exists();
+    let seen = |cluster: &Cluster, number| {
+        let peers = peers_file(&cluster.data_dir(number));
+        peers.exists() && load(&peers)["peers"][0].is_object()
+    };
     within(async {
         while !(seen(&cluster, 0) && seen(&cluster, 1)) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -178,6 +195,7 @@ async fn a_founder_that_crashed_before_all_had_seen_it_asks_again() {
         assert!(starting.await.is_err_and(|error| error.is_cancelled()));
     }
     let before = load(&identity_file(&cluster.data_dir(0)));
+    let own_peers = load(&peers_file(&cluster.data_dir(0)));
     assert_eq!(
         (&before["admitted"], &before["founder"]),
         (&json!(false), &json!(true))
@@ -186,9 +204,9 @@ async fn a_founder_that_crashed_before_all_had_seen_it_asks_again() {
     // What the other one remembers decides, and 0 hears of it.
     let peers = peers_file(&cluster.data_dir(1));
     let remembered = load(&peers);
-    assert_eq!(remembered[0]["incarnation"], before["incarnation"]);
+    assert_eq!(remembered["peers"][0]["incarnation"], before["incarnation"]);
     let mut altered = remembered.clone();
-    altered[0]["incarnation"] = json!("1234");
+    altered["peers"][0]["incarnation"] = json!("1234");
     save(&peers, &altered);
     let (second, other) = (cluster.begin(0), cluster.begin(1));
     let refused = within(second).await.unwrap().err().unwrap().to_string();
@@ -198,6 +216,7 @@ async fn a_founder_that_crashed_before_all_had_seen_it_asks_again() {
 
     // It is still the same as before once all of them are there.
     save(&peers, &remembered);
+    save(&peers_file(&cluster.data_dir(0)), &own_peers);
     save(&identity_file(&cluster.data_dir(0)), &before);
     cluster.start_all().await;
     let after = load(&identity_file(&cluster.data_dir(0)));

@@ -2,6 +2,7 @@
 //!
 //! [`CutFiles`] is the disk; clones share it. Every operation is counted, and the power can be cut at any of
 //! them. It models what the log must survive, in `disk.rs`; it never touches the real file system.
+//! What no log can survive unharmed, because a disk must not do it, is in `broken.rs`.
 
 use std::{
     io,
@@ -18,7 +19,7 @@ use super::{
 
 #[derive(Clone)]
 pub struct CutFiles {
-    power: Arc<Mutex<Power>>,
+    pub(super) power: Arc<Mutex<Power>>,
 }
 
 /// What a disk did that a healthy one does not do, since it was made.
@@ -31,19 +32,23 @@ pub struct Harm {
     pub unsynced: u64,
     /// Files and names that a power cut took something of.
     pub lost: u64,
+    /// Syncs that were acknowledged and had no effect.
+    pub lies: u64,
 }
 
-struct Power {
-    disk: Disk,
+pub(super) struct Power {
+    pub(super) disk: Disk,
     dice: Dice,
     on: bool,
     /// Handles opened before the last cut are dead for good.
-    boot: u64,
+    pub(super) boot: u64,
     operations: u64,
     cut_at: Option<u64>,
     cut_in_sync: Option<u64>,
+    halt_in_sync: Option<u64>,
     syncs: u64,
     fail_sync_at: Option<u64>,
+    pub(super) lies: bool,
     limit: Option<u64>,
     harm: Harm,
 }
@@ -58,8 +63,10 @@ impl CutFiles {
             operations: 0,
             cut_at: None,
             cut_in_sync: None,
+            halt_in_sync: None,
             syncs: 0,
             fail_sync_at: None,
+            lies: false,
             limit: None,
             harm: Harm::default(),
         };
@@ -75,11 +82,7 @@ impl CutFiles {
 
     /// Ends the process but not the machine: every operation fails until `restore`, and nothing is forgotten.
     pub fn halt(&self) {
-        let mut power = self.power.lock();
-        if power.on {
-            power.on = false;
-            power.boot += 1;
-        }
+        self.power.lock().halt();
     }
 
     /// Cuts the power in the `count`-th operation from now (1 is the next).
@@ -94,6 +97,12 @@ impl CutFiles {
         power.cut_in_sync = Some(power.syncs + count);
     }
 
+    /// Ends the process in the `count`-th sync from now (1 is the next): what was written is seen, and is not durable.
+    pub fn halt_in_sync(&self, count: u64) {
+        let mut power = self.power.lock();
+        power.halt_in_sync = Some(power.syncs + count);
+    }
+
     pub fn harm(&self) -> Harm {
         self.power.lock().harm
     }
@@ -105,7 +114,8 @@ impl CutFiles {
     /// Power is back; the files are what survived.
     pub fn restore(&self) {
         let mut power = self.power.lock();
-        (power.on, power.cut_at, power.cut_in_sync) = (true, None, None);
+        (power.on, power.cut_at) = (true, None);
+        (power.cut_in_sync, power.halt_in_sync) = (None, None);
     }
 
     /// The `count`-th sync from now fails (1 is the next), and what it was to make durable never will be.
@@ -121,25 +131,6 @@ impl CutFiles {
 
     pub fn operations(&self) -> u64 {
         self.power.lock().operations
-    }
-
-    /// Damages a byte, on the medium and in memory.
-    pub fn flip(&self, path: &Path, offset: u64) -> io::Result<()> {
-        let mut power = self.power.lock();
-        let inode = power
-            .disk
-            .names
-            .get(path)
-            .copied()
-            .ok_or(io::ErrorKind::NotFound)?;
-        let inode = power.disk.inodes.get_mut(&inode).ok_or(io::ErrorKind::NotFound)?;
-        let byte = *inode
-            .seen
-            .get(offset as usize)
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
-        inode.write(&[!byte], offset as usize);
-        inode.sync();
-        Ok(())
     }
 
     /// Does an operation; if the power goes in it, its effect is there before the cut decides what stays.
@@ -166,6 +157,7 @@ impl CutFiles {
 enum Sync {
     Works,
     Fails,
+    Lies,
 }
 
 fn no_power() -> io::Error {
@@ -173,6 +165,13 @@ fn no_power() -> io::Error {
 }
 
 impl Power {
+    fn halt(&mut self) {
+        if self.on {
+            self.on = false;
+            self.boot += 1;
+        }
+    }
+
     fn cut(&mut self) {
         if self.on {
             self.harm.unsynced += self.disk.unsynced();
@@ -182,16 +181,25 @@ impl Power {
         }
     }
 
-    /// Whether this sync has its effect, or fails, or loses its power.
+    /// Whether this sync has its effect, or only says so, or fails, or loses its power.
     fn begin_sync(&mut self) -> io::Result<Sync> {
         self.syncs += 1;
         if self.cut_in_sync.take_if(|at| *at <= self.syncs).is_some() {
             self.cut();
             return Err(no_power());
         }
+        if self.halt_in_sync.take_if(|at| *at <= self.syncs).is_some() {
+            self.halt();
+            return Err(no_power());
+        }
         let fails = self.fail_sync_at.take_if(|at| *at <= self.syncs).is_some();
         self.harm.failed_syncs += u64::from(fails);
-        Ok(if fails { Sync::Fails } else { Sync::Works })
+        self.harm.lies += u64::from(self.lies && !fails);
+        Ok(match (fails, self.lies) {
+            (true, _) => Sync::Fails,
+            (false, true) => Sync::Lies,
+            (false, false) => Sync::Works,
+        })
     }
 
     fn check_room(&mut self, more: u64) -> io::Result<()> {
@@ -268,6 +276,7 @@ impl Files for CutFiles {
         self.operate(None, |power| {
             match power.begin_sync()? {
                 Sync::Works => power.disk.sync_names(),
+                Sync::Lies => {}
                 Sync::Fails => return Err(io::Error::other("injected: the directory's sync failed")),
             }
             Ok(())
@@ -329,6 +338,7 @@ impl File for CutFile {
             let inode = inode.ok_or_else(|| io::Error::other("the file is gone"))?;
             match sync {
                 Sync::Works => inode.sync(),
+                Sync::Lies => {}
                 Sync::Fails => {
                     inode.fail_sync();
                     return Err(io::Error::other("injected: the sync failed"));

@@ -1,9 +1,12 @@
 //! A disk in memory that knows what of each file and each name is durable.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::{Path, PathBuf},
 };
+
+/// Syncs of one file that can be taken back.
+const KEPT_SYNCS: usize = 16;
 
 /// Small, seeded, and the same on every machine.
 pub(super) struct Dice(u64);
@@ -30,17 +33,31 @@ impl Dice {
     }
 }
 
+#[derive(Clone)]
 enum Change {
     Write { offset: usize, bytes: Vec<u8> },
     SetLen(usize),
 }
 
 /// One file's content: as it is seen, as it is on the medium, and what leads from one to the other.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Inode {
     pub(super) seen: Vec<u8>,
     durable: Vec<u8>,
     changes: Vec<Change>,
+    /// The last syncs that wrote anything, the newest at the end: a disk may take back what it had acknowledged.
+    synced: VecDeque<Synced>,
+}
+
+/// What a sync wrote, and how to take it back.
+#[derive(Clone)]
+struct Synced {
+    /// Where its first write began, and how long that was.
+    span: (usize, usize),
+    /// In the order in which they were overwritten: offset, and what was there.
+    before: Vec<(usize, Vec<u8>)>,
+    /// The file's length before.
+    len: usize,
 }
 
 impl Inode {
@@ -58,11 +75,50 @@ impl Inode {
     }
 
     pub(super) fn sync(&mut self) {
+        let (mut before, mut span, len) = (Vec::new(), None, self.durable.len());
         for change in self.changes.drain(..) {
             match change {
-                Change::Write { offset, bytes } => put(&mut self.durable, &bytes, offset),
+                Change::Write { offset, bytes } => {
+                    let end = (offset + bytes.len()).min(self.durable.len());
+                    before.push((offset, self.durable.get(offset..end).unwrap_or_default().to_vec()));
+                    span.get_or_insert((offset, bytes.len()));
+                    put(&mut self.durable, &bytes, offset);
+                }
                 Change::SetLen(len) => self.durable.resize(len, 0),
             }
+        }
+        let Some(span) = span else { return };
+        self.synced.push_back(Synced { span, before, len });
+        if self.synced.len() > KEPT_SYNCS {
+            self.synced.pop_front();
+        }
+    }
+
+    /// Where the last syncs wrote, the newest at the end: offset and length.
+    pub(super) fn synced(&self) -> impl DoubleEndedIterator<Item = (usize, usize)> {
+        self.synced.iter().map(|synced| synced.span)
+    }
+
+    /// Takes the last sync back, and whatever was not synced. No: none is remembered.
+    pub(super) fn take_back(&mut self) -> bool {
+        let Some(synced) = self.synced.pop_back() else {
+            return false;
+        };
+        for (offset, bytes) in synced.before.iter().rev() {
+            put(&mut self.durable, bytes, *offset);
+        }
+        self.durable.resize(synced.len, 0);
+        self.changes.clear();
+        self.seen.clone_from(&self.durable);
+        true
+    }
+
+    /// What is seen is on the medium: a copy of the file.
+    fn settled(&self) -> Inode {
+        Inode {
+            seen: self.seen.clone(),
+            durable: self.seen.clone(),
+            ..Inode::default()
         }
     }
 
@@ -99,6 +155,8 @@ impl Inode {
             }
         }
         self.changes.clear();
+        // They say how to go back from what is there no more.
+        self.synced.clear();
         let lost = self.seen != self.durable;
         self.seen.clone_from(&self.durable);
         lost
@@ -170,6 +228,19 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// The same files, all that is seen of them on the medium.
+    pub(super) fn settled(&self) -> Disk {
+        let inodes = self.inodes.iter();
+        Disk {
+            inodes: inodes.map(|(number, inode)| (*number, inode.settled())).collect(),
+            names: self.names.clone(),
+            durable_names: self.names.clone(),
+            changes: Vec::new(),
+            dirs: self.dirs.clone(),
+            next_inode: self.next_inode,
+        }
+    }
+
     pub(super) fn create(&mut self, path: &Path) -> u64 {
         self.next_inode += 1;
         self.inodes.insert(self.next_inode, Inode::default());

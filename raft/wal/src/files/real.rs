@@ -14,12 +14,13 @@ pub struct RealFiles;
 
 impl Files for RealFiles {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        fs::create_dir_all(dir).map_err(|error| named(dir, error))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-        fs::read_dir(dir)?.map(name).collect()
+        let names = fs::read_dir(dir).and_then(|entries| entries.map(name).collect());
+        names.map_err(|error| named(dir, error))
     }
 
     fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn File>> {
@@ -31,20 +32,26 @@ impl Files for RealFiles {
             .truncate(false)
             .open(path);
         file.map(|file| Box::new(file) as Box<dyn File>)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+            .map_err(|error| named(path, error))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        fs::rename(from, to).map_err(|error| named(from, error))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        fs::remove_file(path).map_err(|error| named(path, error))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|error| named(dir, error))
     }
+}
+
+/// An error of the operating system does not say of what.
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 impl File for fs::File {

@@ -9,6 +9,8 @@ use barque_wal::{
 
 use crate::{DIR, done, entries, entry, finish, indexes, open, tiny};
 
+const MARK_BYTES: u64 = 8192;
+
 fn path(seq: u64) -> std::path::PathBuf {
     Path::new(DIR).join(format!("{seq:016x}.wal"))
 }
@@ -70,7 +72,7 @@ fn everything_queued_behind_an_error_fails_in_order() {
 fn a_full_disk_is_an_error_and_no_damage() {
     let files = CutFiles::new(3);
     let (wal, _) = open(&files).unwrap();
-    files.limit(Some(2 * tiny().segment_bytes + 100));
+    files.limit(Some(2 * tiny().segment_bytes + MARK_BYTES + 100));
     let mut last = 0;
     let error = loop {
         match finish(|done| wal.append(vec![entry(1, last + 1, vec![7u8; 1000])], done)) {
@@ -92,7 +94,7 @@ fn a_full_disk_is_an_error_and_no_damage() {
 fn room_that_a_purge_made_is_used() {
     let files = CutFiles::new(4);
     let (wal, _) = open(&files).unwrap();
-    files.limit(Some(3 * tiny().segment_bytes + 100));
+    files.limit(Some(3 * tiny().segment_bytes + MARK_BYTES + 100));
     for index in 1..400 {
         finish(|done| wal.append(vec![entry(1, index, vec![7u8; 1000])], done)).unwrap();
         if index > 8 && index % 4 == 0 {
@@ -242,6 +244,8 @@ fn recycled_segments_do_not_bring_old_entries_back() {
             files.restore();
             let (again, known) = open(&files).unwrap();
             assert_eq!(known.last, Some((1, index)));
+            // What an older log left in the file is not taken for a batch that was torn.
+            assert_eq!(known.end.map(|end| end.torn_bytes), Some(0));
             wal = again;
         }
     }
@@ -270,7 +274,9 @@ fn a_torn_batch_does_not_come_back_behind_new_entries() {
     let (wal, _) = open(&files).unwrap();
     finish(|done| wal.append(vec![entry(1, 1, "one")], done)).unwrap();
     finish(|done| wal.append(vec![entry(1, 2, "two"), entry(1, 3, "three")], done)).unwrap();
+    files.halt();
     wal.close();
+    files.restore();
     // Header block, start frame, the first entry and its payload of 3 bytes.
     files.flip(&path(1), 4096 + 80 + 40 + 33).unwrap();
     let (wal, known) = open(&files).unwrap();
@@ -364,4 +370,88 @@ fn a_cut_in_a_sync_now_and_then_loses_something() {
         files.harm().lost > 0 && last < 9
     });
     assert!((1..20).contains(&lost.count()));
+}
+
+/// The segment that is written to.
+fn current(files: &CutFiles) -> std::path::PathBuf {
+    let written = |path: &std::path::PathBuf| files.synced(path).len() > 1;
+    let paths = files.paths();
+    paths.into_iter().rfind(written).expect("a log has a segment")
+}
+
+#[test]
+fn a_lying_disk_loses_what_it_acknowledged_and_only_that() {
+    let files = CutFiles::new(9);
+    let (wal, _) = open(&files).unwrap();
+    finish(|done| wal.append(entries(1, 1..=3), done)).unwrap();
+    files.lie(true);
+    finish(|done| wal.append(entries(1, 4..=4), done)).unwrap();
+    assert!(files.harm().lies > 0);
+    assert_eq!(
+        wal.read(1..9, usize::MAX).unwrap().len(),
+        4,
+        "whoever looks sees it"
+    );
+    drop(wal);
+    files.lie(false);
+    files.cut();
+    files.restore();
+    let (_, known) = open(&files).unwrap();
+    assert!(matches!(known.last, Some((1, 3 | 4))), "{known:?}");
+}
+
+#[test]
+fn syncs_are_taken_back_one_by_one() {
+    let files = CutFiles::new(10);
+    let (wal, _) = open(&files).unwrap();
+    for index in 1..=5 {
+        finish(|done| wal.append(entries(1, index..=index), done)).unwrap();
+    }
+    drop(wal);
+    files.halt();
+    assert_eq!(files.take_back(&current(&files), 2), 2);
+    files.restore();
+    let (_, known) = open(&files).unwrap();
+    assert_eq!(known.last, Some((1, 3)));
+}
+
+#[test]
+fn a_copy_that_is_put_back_is_the_log_of_then() {
+    let files = CutFiles::new(11);
+    let (wal, _) = open(&files).unwrap();
+    finish(|done| wal.append(entries(1, 1..=3), done)).unwrap();
+    drop(wal);
+    files.halt();
+    let copy = files.copy();
+    files.restore();
+    let (wal, known) = open(&files).unwrap();
+    assert_eq!(known.last, Some((1, 3)));
+    finish(|done| wal.append(entries(1, 4..=40), done)).unwrap();
+    drop(wal);
+    files.halt();
+    files.put_back(&copy);
+    files.cut();
+    files.restore();
+    let (_, known) = open(&files).unwrap();
+    assert_eq!(known.last, Some((1, 3)), "a power cut takes nothing of it");
+}
+
+/// Whoever opens the log acknowledges what it finds there, so finding it must make it durable.
+#[test]
+fn what_was_seen_after_a_kill_is_there_after_a_power_cut() {
+    for seed in 0..20 {
+        let files = CutFiles::new(seed);
+        let (wal, _) = open(&files).unwrap();
+        finish(|done| wal.append(entries(1, 1..=3), done)).unwrap();
+        files.halt_in_sync(1);
+        assert!(finish(|done| wal.append(entries(1, 4..=6), done)).is_err());
+        drop(wal);
+        files.restore();
+        let (wal, found) = open(&files).unwrap();
+        drop(wal);
+        files.cut();
+        files.restore();
+        let (_, left) = open(&files).unwrap();
+        assert_eq!(left.last, found.last, "seed {seed}");
+    }
 }

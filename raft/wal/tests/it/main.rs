@@ -1,10 +1,15 @@
 //! The log against its promises: a model and power cuts, faults of the files, and real files with many callers.
 
+mod damage;
 mod driven;
 mod faults;
+mod kills;
+mod marks;
 mod model;
 mod power_cuts;
 mod real_files;
+mod said;
+mod seam;
 
 use std::{
     io,

@@ -1,18 +1,20 @@
-//! Random histories with the power cut at any operation of the files: what was completed is there, nothing that
-//! was durably removed comes back, and the log goes on.
+//! Random histories with the power cut, or the process killed, at any operation of the files: what was completed is
+//! there, nothing that was durably removed comes back, and the log goes on.
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
-use barque_wal::{Completion, Wal, files::CutFiles};
+use barque_wal::{Completion, Recovered, Wal, files::CutFiles};
 use proptest::prelude::*;
 
 use crate::{
-    entry,
+    DIR, entry,
+    kills::Killable,
     model::{Model, Step},
-    open,
+    tiny,
 };
 
 #[derive(Debug, Clone)]
@@ -50,12 +52,24 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// One life of the log, from opening to the cut.
-fn life() -> impl Strategy<Value = (Vec<Action>, Option<u64>)> {
-    (
-        prop::collection::vec(action(), 1..60),
-        prop::option::weighted(0.8, 1u64..220),
-    )
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum End {
+    Close,
+    /// The power is cut in the so manieth operation, or after the last.
+    Cut(u64),
+    /// The process is killed in it: the next life sees all that was written, synced or not.
+    Kill(u64),
+}
+
+/// One life of the log, from opening to its end.
+fn life() -> impl Strategy<Value = (Vec<Action>, End)> {
+    let end = prop_oneof![
+        1 => Just(End::Close),
+        3 => (1u64..220).prop_map(End::Cut),
+        2 => (1u64..220).prop_map(End::Kill),
+    ];
+    (prop::collection::vec(action(), 1..60), end)
 }
 
 struct History {
@@ -207,7 +221,7 @@ fn act(wal: &Wal, history: &mut History, action: &Action) -> io::Result<()> {
             history.term += 1;
             Ok(())
         }
-        Action::Reopen => Err(io::Error::other("reopen")),
+        Action::Reopen => Ok(()),
     }
 }
 
@@ -222,64 +236,76 @@ fn chain(first: Completion, second: Completion) -> Completion {
     })
 }
 
-/// Opens after a cut, perhaps cut again while opening.
-fn reopen(files: &CutFiles, cut: Option<u64>) -> (Wal, barque_wal::Recovered) {
-    files.restore();
-    if let Some(cut) = cut {
-        files.cut_after(cut);
-        match open(files) {
-            Ok(opened) if !files.is_cut() => {
-                files.restore();
-                return opened;
-            }
-            Ok((wal, _)) => drop(wal),
-            Err(error) => assert!(files.is_cut(), "{error}"),
-        }
-        files.restore();
-    }
-    open(files).expect("a log opens after a cut")
+fn open(killable: &Killable) -> io::Result<(Wal, Recovered)> {
+    Wal::open(Path::new(DIR), Arc::new(killable.seam()), tiny())
 }
 
-fn run(seed: u64, lives: Vec<(Vec<Action>, Option<u64>)>) {
-    let files = CutFiles::new(seed);
-    let (mut wal, recovered) = open(&files).unwrap();
+/// Opens after the end of a life, which may come again while opening.
+fn reopen(killable: &Killable, end: End) -> (Wal, Recovered) {
+    let files = &killable.files;
+    killable.restore();
+    match end {
+        End::Close => return open(killable).expect("a closed log opens"),
+        End::Cut(count) => files.cut_after(count % 17 + 1),
+        End::Kill(count) => killable.kill_after(count % 17 + 1),
+    }
+    match open(killable) {
+        Ok(opened) if !files.is_cut() => {
+            killable.restore();
+            return opened;
+        }
+        Ok((wal, _)) => drop(wal),
+        Err(error) => assert!(files.is_cut(), "{error}"),
+    }
+    killable.restore();
+    open(killable).expect("a log opens after a cut or a kill")
+}
+
+/// Until the first that the end of the life does not let through; whether all went through.
+fn act_all(wal: &Wal, history: &mut History, actions: &[Action], files: &CutFiles) -> bool {
+    for action in actions {
+        if matches!(action, Action::Reopen) && !files.is_cut() {
+            return true;
+        }
+        if let Err(error) = act(wal, history, action) {
+            assert!(files.is_cut(), "{error}");
+            return false;
+        }
+    }
+    true
+}
+
+fn run(seed: u64, lives: Vec<(Vec<Action>, End)>) {
+    let killable = Killable::new(CutFiles::new(seed));
+    let files = &killable.files;
+    let (mut wal, recovered) = open(&killable).unwrap();
     let mut history = History::new(Model::of(&wal, &recovered));
-    for (actions, cut) in lives {
-        if let Some(cut) = cut {
-            files.cut_after(cut);
+    for (actions, end) in lives {
+        match end {
+            End::Close => {}
+            End::Cut(count) => files.cut_after(count),
+            End::Kill(count) => killable.kill_after(count),
         }
-        let mut graceful = true;
-        for action in &actions {
-            match act(&wal, &mut history, action) {
-                Ok(()) => {}
-                Err(error) if matches!(action, Action::Reopen) && !files.is_cut() => {
-                    assert_eq!(error.to_string(), "reopen");
-                    break;
-                }
-                Err(error) => {
-                    assert!(files.is_cut(), "{error}");
-                    graceful = false;
-                    break;
-                }
+        let graceful = act_all(&wal, &mut history, &actions, files);
+        match end {
+            End::Close => {
+                assert!(graceful);
+                let state = wal.state();
+                assert_eq!(Model::of(&wal, &state), history.now, "what is queued is readable");
+                wal.close();
             }
-        }
-        if graceful && cut.is_none() {
-            let state = wal.state();
-            assert_eq!(Model::of(&wal, &state), history.now, "what is queued is readable");
-            wal.close();
-        } else {
-            files.cut();
+            End::Cut(_) => files.cut(),
+            End::Kill(_) => files.halt(),
         }
         drop(wal);
-        let issued = history.steps.len();
-        if cut.is_none() && graceful {
+        if end == End::Close {
             assert_eq!(
                 *history.acknowledged.lock().unwrap(),
-                issued,
+                history.steps.len(),
                 "a close completes everything"
             );
         }
-        let (opened, found) = reopen(&files, cut.map(|cut| cut % 17 + 1));
+        let (opened, found) = reopen(&killable, end);
         let model = Model::of(&opened, &found);
         history.check(&model, found.committed);
         let (term, serial) = (history.term, history.serial);
@@ -321,20 +347,30 @@ fn every_operation_is_a_cut_point() {
         }
         actions.push(Action::Wait);
     }
-    let files = CutFiles::new(0);
-    let (wal, _) = open(&files).unwrap();
+    let killable = Killable::new(CutFiles::new(0));
+    let (wal, _) = open(&killable).unwrap();
     let mut history = History::new(Model::default());
     actions
         .iter()
         .for_each(|action| act(&wal, &mut history, action).unwrap());
     wal.close();
-    let operations = files.operations();
+    let operations = killable.files.operations();
     // Every wait is at least one write and one fsync; how much more depends on what shares a group.
     assert!(operations >= 2 * 2 * ROUNDS, "{operations} operations");
     for cut in 1..=operations {
+        let again = |end| (vec![Action::Append { count: 2, bytes: 100 }, Action::Wait], end);
         for seed in 0..4 {
-            let again = (vec![Action::Append { count: 2, bytes: 100 }, Action::Wait], None);
-            run(seed * 1000 + cut, vec![(actions.clone(), Some(cut)), again]);
+            let seed = seed * 1000 + cut;
+            run(seed, vec![(actions.clone(), End::Cut(cut)), again(End::Close)]);
         }
+        // What the killed one left may be durable by chance: the power goes right after the next opening.
+        run(
+            cut,
+            vec![
+                (actions.clone(), End::Kill(cut)),
+                (Vec::new(), End::Cut(1)),
+                again(End::Close),
+            ],
+        );
     }
 }

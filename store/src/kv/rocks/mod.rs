@@ -121,7 +121,7 @@ fn open_database(
     exit::without_destructors();
     let mut options = database_options().map_err(engine_error)?;
     options.create_if_missing(create);
-    options.create_missing_column_families(create);
+    options.create_missing_column_families(create || is_of_before_ended(dir.path()));
     let is_whole = manifest.as_ref().is_some_and(Manifest::is_whole);
     let torn = manifest.and_then(Manifest::into_torn_end);
     let open = || {
@@ -138,6 +138,16 @@ fn open_database(
         }
         (Err((_, error)), _) => Err(error),
     }
+}
+
+/// Whether `ended` is the one family that a database lacks: it was made before there was one. Whatever else is
+/// missing is damage, and refused.
+fn is_of_before_ended(dir: &Path) -> bool {
+    let Ok(found) = DB::list_cf(&Options::default(), dir) else {
+        return false;
+    };
+    let lacks = |family: &Family| !found.iter().any(|name| name == family.name());
+    Family::ALL.into_iter().filter(lacks).eq([Family::Ended])
 }
 
 impl Database {

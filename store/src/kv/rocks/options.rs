@@ -2,11 +2,13 @@
 
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options};
 
-use crate::kv::Family;
+use crate::{kv::Family, planted};
 
 /// All families are flushed together when one's buffer is full.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
 const SMALL_WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Far below what is read of one when a database is opened.
+const MANIFEST_BYTES: usize = 64 << 20;
 pub(super) const MAX_OPEN_FILES: i32 = 512;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const BLOCK_BYTES: usize = 16 << 10;
@@ -19,13 +21,14 @@ pub(super) fn database_options() -> Result<Options, rocksdb::Error> {
     env.lower_thread_pool_cpu_priority();
     let mut options = Options::default();
     options.set_env(&env);
-    options.set_atomic_flush(true);
+    options.set_atomic_flush(!planted("families-flushed-apart"));
     options.set_max_background_jobs(2);
     options.set_max_open_files(MAX_OPEN_FILES);
     options.set_bytes_per_sync(1 << 20);
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(4 << 20);
     options.set_stats_dump_period_sec(0);
+    options.set_max_manifest_file_size(MANIFEST_BYTES);
     Ok(options)
 }
 
@@ -47,7 +50,9 @@ pub(super) fn family_options(family: Family, cache: Option<&Cache>) -> Options {
     options.set_level_compaction_dynamic_level_bytes(true);
     options.set_write_buffer_size(match family {
         Family::Cur | Family::Hist | Family::Log => WRITE_BUFFER_BYTES,
-        Family::Idx | Family::Lease | Family::LeaseKey | Family::Meta => SMALL_WRITE_BUFFER_BYTES,
+        Family::Idx | Family::Lease | Family::LeaseKey | Family::Meta | Family::Ended => {
+            SMALL_WRITE_BUFFER_BYTES
+        }
     });
     options.set_max_write_buffer_number(3);
     options

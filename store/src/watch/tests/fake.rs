@@ -8,14 +8,20 @@ use std::sync::{
 use parking_lot::Mutex;
 
 use super::super::*;
-use crate::{Head, ReadError};
+use crate::{Head, ReadError, StoreError, keys::Version};
 
 pub const REVISIONS_PER_SCAN: usize = 3;
+/// A revision with more events comes in parts.
+pub const EVENTS_PER_PART: usize = 4;
+/// Bytes of a large value.
+pub const LARGE: usize = 1 << 20;
 
 #[derive(Default)]
 pub struct FakeHistory {
     log: Mutex<Log>,
     pub scans: AtomicUsize,
+    /// Versions before events that were read.
+    pub previous_reads: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -36,41 +42,74 @@ impl HistorySource for FakeHistory {
     fn history(
         &self,
         range: &KeyRange,
-        from: Revision,
+        from: Place,
+        prev_kv: bool,
         _max_bytes: usize,
-    ) -> Result<(Vec<Arc<Changes>>, Revision), ReadError> {
+    ) -> Result<(Vec<Arc<Changes>>, Place), ReadError> {
         self.scans.fetch_add(1, SeqCst);
         let log = self.log.lock();
-        if from < log.compact_revision {
+        if from.revision < log.compact_revision {
             return Err(ReadError::Compacted {
                 compact_revision: log.compact_revision,
             });
         }
-        let skipped = (from.0 - 2).max(0) as usize;
+        let skipped = (from.revision.0 - 2).max(0) as usize;
         if skipped > log.changes.len() {
             return Err(ReadError::FutureRevision);
         }
-        let looked_at: Vec<_> = log.changes[skipped..].iter().take(REVISIONS_PER_SCAN).collect();
-        let next = looked_at
-            .last()
-            .map_or(Revision(2 + log.changes.len() as i64), |changes| {
-                changes.revision.next()
-            });
-        let found = looked_at.into_iter().filter_map(|changes| {
-            let events: Vec<Event> = changes
-                .events
+        let mut found = vec![];
+        let mut next = Place::from(Revision(2 + log.changes.len() as i64));
+        for changes in log.changes[skipped..].iter().take(REVISIONS_PER_SCAN) {
+            let first = if changes.revision == from.revision {
+                from.sub as usize
+            } else {
+                0
+            };
+            let rest = &changes.events[first..];
+            let is_part = rest.len() > EVENTS_PER_PART;
+            if is_part && changes.revision != from.revision {
+                next = changes.revision.into();
+                break;
+            }
+            let part = &rest[..rest.len().min(EVENTS_PER_PART)];
+            let events: Vec<Event> = part
                 .iter()
                 .filter(|event| range.contains(&event.kv.key))
                 .map(copy)
                 .collect();
-            (!events.is_empty()).then(|| {
-                Arc::new(Changes {
+            if prev_kv {
+                self.read(&events);
+            }
+            if !events.is_empty() {
+                found.push(Arc::new(Changes {
                     revision: changes.revision,
                     events,
-                })
+                }));
+            }
+            next = match is_part {
+                true => Place {
+                    revision: changes.revision,
+                    sub: (first + EVENTS_PER_PART) as u32,
+                },
+                false => changes.revision.next().into(),
+            };
+            if is_part {
+                break;
+            }
+        }
+        Ok((found, next))
+    }
+
+    fn previous(&self, events: &[&Event]) -> Result<Vec<Option<KeyValue>>, StoreError> {
+        self.previous_reads.fetch_add(events.len(), SeqCst);
+        let read = |event: &&Event| {
+            event.prev.unread().map(|version| KeyValue {
+                key: event.kv.key.clone(),
+                mod_revision: version.revision(),
+                ..KeyValue::default()
             })
-        });
-        Ok((found.collect(), next))
+        };
+        Ok(events.iter().map(read).collect())
     }
 }
 
@@ -85,7 +124,7 @@ impl Cluster {
         Self { history, hub }
     }
 
-    /// One revision: `+key` puts, `-key` deletes.
+    /// One revision: `+key` puts, `-key` deletes; `~key` puts over a large value of the revision before.
     pub fn write(&self, events: &[&str]) {
         let changes = self.history.append(events);
         self.hub.publish(self.history.head(), vec![changes], || {});
@@ -108,6 +147,14 @@ impl Cluster {
 }
 
 impl FakeHistory {
+    fn read(&self, events: &[Event]) {
+        let events: Vec<&Event> = events.iter().filter(|event| event.prev.is_unread()).collect();
+        let read = self.previous(&events).expect("it is in memory");
+        for (event, kv) in events.iter().zip(read) {
+            event.prev.keep(kv);
+        }
+    }
+
     pub fn head(&self) -> Arc<Head> {
         let log = self.log.lock();
         Arc::new(Head {
@@ -144,15 +191,19 @@ fn event(revision: Revision, text: &str) -> Event {
         mod_revision: revision,
         ..KeyValue::default()
     };
-    let kind = if sign == "+" {
-        EventKind::Put
-    } else {
+    let kind = if sign == "-" {
         EventKind::Delete
+    } else {
+        EventKind::Put
+    };
+    let prev = match sign {
+        "~" => Previous::stored(Version::first_of(revision.0 - 1), LARGE),
+        _ => Previous::NONE,
     };
     Event {
         kind,
         kv,
-        prev: None,
+        prev,
         encodings: Encodings::default(),
     }
 }
@@ -161,7 +212,7 @@ fn copy(event: &Event) -> Event {
     Event {
         kind: event.kind,
         kv: event.kv.clone(),
-        prev: None,
+        prev: event.prev.clone(),
         encodings: Encodings::default(),
     }
 }
@@ -180,13 +231,7 @@ pub fn spec(id: WatchId, range: KeyRange, start: i64) -> WatchSpec {
         start: Revision(start),
         no_put: false,
         no_delete: false,
-    }
-}
-
-pub fn events_of<'a>(changes: &'a Changes, matched: &'a Matched) -> Box<dyn Iterator<Item = &'a Event> + 'a> {
-    match matched {
-        Matched::All => Box::new(changes.events.iter()),
-        Matched::Some(at) => Box::new(at.iter().map(|&at| &changes.events[at as usize])),
+        prev_kv: false,
     }
 }
 
@@ -194,7 +239,8 @@ pub fn events_of<'a>(changes: &'a Changes, matched: &'a Matched) -> Box<dyn Iter
 pub type Seen = (Revision, EventKind, Bytes);
 
 pub fn seen(changes: &Changes, matched: &Matched) -> Vec<Seen> {
-    events_of(changes, matched)
+    matched
+        .events(changes)
         .map(|event| (changes.revision, event.kind, event.kv.key.clone()))
         .collect()
 }

@@ -62,6 +62,7 @@ fn follow(cluster: &Cluster, stream: i64) -> Watched {
                 watch,
                 changes,
                 matched,
+                ..
             } = delivery
             else {
                 panic!("nothing was compacted: {delivery:?}")

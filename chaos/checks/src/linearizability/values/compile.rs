@@ -168,6 +168,10 @@ impl<'a> Compiler<'_, 'a> {
     }
 
     fn test(&self, compare: &Compare) -> Option<(Key, Test)> {
+        // What holds for all keys of a range is left to the check by revisions.
+        if !compare.to.is_empty() {
+            return None;
+        }
         let key = self.names.key(&compare.key)?;
         let relation = compare.relation;
         let test = match &compare.target {
@@ -210,6 +214,21 @@ impl<'a> Compiler<'_, 'a> {
                     });
                 }
                 self.write(request, into);
+            }
+            (Request::DeleteRange { prev_kv, .. }, Answer::Delete { deleted, prev_kvs }) => {
+                let shown = if *prev_kv { prev_kvs.as_slice() } else { &[] };
+                into.steps.extend(self.read(request, shown, *deleted));
+                self.write(request, into);
+            }
+            // Only the count is that of the whole range: what was sorted, filtered or stripped is left to the check by
+            // revisions.
+            (
+                Request::Range {
+                    revision: 0, shape, ..
+                },
+                Answer::Range { count, .. },
+            ) if !shape.is_plain() => {
+                into.steps.extend(self.read(request, &[], *count));
             }
             (
                 Request::Get { revision: 0, .. } | Request::Range { revision: 0, .. },
@@ -256,11 +275,25 @@ impl<'a> Compiler<'_, 'a> {
                 (key, self.names.value(value))
             }
             Request::Delete { key, .. } => (key, ABSENT),
+            Request::DeleteRange { .. } => return self.write_absent(request, into),
             _ => return,
         };
         if let Some(key) = self.names.key(name) {
             into.steps.push(Step::Write { key, value });
         }
+    }
+
+    /// Every key that there ever is in the span.
+    fn write_absent(&self, request: &Request, into: &mut Alternative) {
+        let (from, to) = self.deleted(request);
+        let absent = |key| Step::Write { key, value: ABSENT };
+        into.steps.extend((from..to).map(absent));
+    }
+
+    /// The keys of the scope in a span; one that reaches out of the scope deletes no more of it than these.
+    fn deleted(&self, request: &Request) -> (Key, Key) {
+        let span = request.span().and_then(|span| self.names.span(&span));
+        span.unwrap_or_default()
     }
 
     fn value(&self, kv: Option<&KeyValue>) -> Value {

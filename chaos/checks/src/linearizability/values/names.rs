@@ -72,12 +72,14 @@ impl<'a> Collected<'a> {
             Request::Delete { key, .. } | Request::Get { key, .. } => {
                 self.keys.insert(key);
             }
-            Request::Range { from, to, .. } if to.is_empty() => {
+            Request::Range { from, to, .. } | Request::DeleteRange { from, to, .. } if to.is_empty() => {
                 self.keys.insert(from);
             }
             Request::Txn { compares, .. } => {
                 for compare in compares {
-                    self.keys.insert(&compare.key);
+                    if compare.to.is_empty() {
+                        self.keys.insert(&compare.key);
+                    }
                     if let Target::Value(value) = &compare.target {
                         self.values.insert(value);
                     }
@@ -88,8 +90,11 @@ impl<'a> Collected<'a> {
         if let Some(response) = operation.response() {
             response.answer.visit(&mut |kv: &'a KeyValue| {
                 self.keys.insert(&kv.key);
-                self.values.insert(&kv.value);
-                self.name(&kv.key, kv.mod_revision, &kv.value);
+                // Of a read of keys alone.
+                if !kv.value.is_empty() {
+                    self.values.insert(&kv.value);
+                    self.name(&kv.key, kv.mod_revision, &kv.value);
+                }
             });
             self.see_puts(&operation.request, response, response.revision);
         }
