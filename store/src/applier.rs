@@ -350,7 +350,8 @@ impl Applier {
         if self.ended == 0 {
             return Ok(false);
         }
-        let step = mover::step(&*self.engine, self.state.compact_revision, &self.moved_to, rows)?;
+        let step = mover::step(&*self.engine, self.state.compact_revision, &self.moved_to, rows);
+        let step = step.inspect_err(|error| self.inner.damage.note(error))?;
         if step.moved == 0 && self.moved_to.is_empty() {
             return Err(StoreError::Corrupt {
                 what: "ended rows",

@@ -137,10 +137,15 @@ impl Scrub {
             }
             Stage::Done => return Ok(false),
         };
-        let mut cursor = view.cursor(family, Bounds::new(&self.from.clone(), None))?;
+        let from = std::mem::take(&mut self.from);
+        let rows = Bounds::new(&from, None);
+        // What is ended and not moved yet lies in `cur` on this member, and on others not any more.
+        let mut cursor = match family {
+            Family::Cur => reader.keyspace().live().cursor(rows)?,
+            _ => view.cursor(family, rows)?,
+        };
         if self.walk(view, family, &mut *cursor)? {
             self.stage = next;
-            self.from.clear();
         }
         Ok(true)
     }

@@ -182,10 +182,13 @@ impl Rebuild<'_> {
         let sent = client
             .send_snapshot(link.request(pb::SendSnapshotRequest {}))
             .await;
-        link.checked(sent)?;
-        received
-            .try_recv()
-            .map_err(|_| Status::unavailable("it sent nothing"))
+        let sent = link.checked(sent);
+        // A leader may have sent one by itself meanwhile, and then there was no place for this one.
+        if let Ok(came) = received.try_recv() {
+            return Ok(came);
+        }
+        sent?;
+        Err(Status::unavailable("it sent nothing"))
     }
 
     fn install(&self, applier: &mut Applier, snapshot: &Snapshot, least: u64) -> Result<(), Status> {

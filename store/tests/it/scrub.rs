@@ -120,6 +120,23 @@ fn many_rows_are_walked_in_steps() {
     assert_eq!(walked.finish().unwrap().hash_kv, hash_kv);
 }
 
+/// Each member moves them when it comes to it.
+#[test]
+fn rows_that_a_deletion_ended_hash_as_if_they_were_moved() {
+    on_each_engine(|fixture| {
+        fixture.applier.move_at_once(0);
+        fixture.apply(grant(7, 60)).unwrap();
+        for key in ["a", "b", "c", "d"] {
+            fixture.apply(labelled(key, "1", 7)).unwrap();
+        }
+        fixture.apply(Op::DeleteRange(a_delete("b", "d"))).unwrap();
+        assert!(fixture.applier.has_ended_rows());
+        let before = scrub(fixture.store.reader(), Revision(6)).unwrap();
+        while fixture.applier.move_some(1).unwrap() {}
+        assert_eq!(scrub(fixture.store.reader(), Revision(6)).unwrap(), before);
+    });
+}
+
 #[test]
 fn a_changed_value_is_another_hash() {
     let whole = filled().scrub_after(|_, _| {}).unwrap();
