@@ -146,14 +146,13 @@ impl Applier {
         }
     }
 
-    /// Applies entries in order as one atomic write, publishes them, and returns each entry's outcomes
-    /// (empty for anything but commands). An error means the member must stop.
+    /// Applies entries in order as one atomic write (or several, each of whole entries, when they write much), publishes
+    /// them, and returns each entry's outcomes (empty for anything but commands). An error means the member must stop.
     pub fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Vec<Outcome>>, StoreError> {
         self.apply_for(entries, |_| true)
     }
 
-    /// As [`Self::apply`]; outcomes of entries that are not `awaited` lack what their commands read. Entries that write
-    /// much go in several batches, as if they had come in several calls.
+    /// As [`Self::apply`]; outcomes of entries that are not `awaited` lack what their commands read.
     pub fn apply_for(
         &mut self,
         entries: &[Entry],

@@ -53,6 +53,8 @@ pub struct StoreSizes {
     /// Bytes of live data, estimated.
     pub in_use_bytes: u64,
     pub live_keys: u64,
+    /// Keys whose deletion has left a row to be moved.
+    pub ended_keys: u64,
 }
 
 /// A handle for readers and watchers; cheap to clone.
@@ -163,11 +165,12 @@ impl Store {
 
     pub fn sizes(&self) -> StoreSizes {
         let sizes = self.inner.engine.load().sizes();
-        let live_keys = self.inner.published.load().counts.live();
+        let published = self.inner.published.load();
         StoreSizes {
             total_bytes: sizes.total_bytes,
             in_use_bytes: sizes.live_bytes,
-            live_keys,
+            live_keys: published.counts.live(),
+            ended_keys: published.ended,
         }
     }
 

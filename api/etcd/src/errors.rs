@@ -241,13 +241,11 @@ impl From<ReadError> for Error {
     }
 }
 
+/// Also of a damaged block: that is this member's own affair, and "corrupt cluster" is not what it means.
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Corrupt { .. } => Self::Corrupt,
-            other => Self::Internal {
-                detail: other.to_string(),
-            },
+        Self::Internal {
+            detail: error.to_string(),
         }
     }
 }

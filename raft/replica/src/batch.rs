@@ -76,9 +76,34 @@ fn in_order(batch: CommandBatch, outcomes: &[Outcome]) -> Vec<LeaseEvent> {
 
 #[cfg(test)]
 mod tests {
-    use barque_proto::command::Command;
+    use barque_proto::command::{Command, LeaseRevoke};
+    use barque_store::Revision;
 
     use super::*;
+
+    #[test]
+    fn a_lease_that_is_revoked_in_parts_is_gone_with_the_last() {
+        let command = Command {
+            op: Some(Op::LeaseRevoke(LeaseRevoke { id: 7 })),
+            ..Command::default()
+        };
+        let batch = CommandBatch {
+            commands: vec![command; 2],
+            ..CommandBatch::default()
+        };
+        let bytes = Bytes::from(batch.encode_to_vec());
+        let part = |complete| {
+            Ok(Response::LeaseRevoke {
+                revision: Revision(2),
+                complete,
+            })
+        };
+        assert_eq!(
+            lease_events(&bytes, &[part(false), part(false)]).unwrap().len(),
+            0
+        );
+        assert_eq!(lease_events(&bytes, &[part(false), part(true)]).unwrap().len(), 1);
+    }
 
     #[test]
     fn the_header_is_read_without_the_commands() {

@@ -6,7 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use barque_store::{Revision, Store};
 use tokio::sync::{Notify, watch};
 
-use crate::state_machine::StateMachine;
+use crate::{oversight::damaged::GRACE, state_machine::StateMachine};
 
 /// Apply takes the store's writer in between.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -25,6 +25,10 @@ impl Compactor {
     pub async fn run(self) -> io::Error {
         loop {
             if let Err(error) = self.work_off().await {
+                if self.store.damage().is_some() {
+                    // It is said first, and leadership handed over.
+                    tokio::time::sleep(GRACE).await;
+                }
                 return error;
             }
             self.wake.notified().await;

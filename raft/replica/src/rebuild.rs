@@ -105,10 +105,9 @@ impl Rebuild<'_> {
         clear_leftovers(&self.snapshot_dir)?;
         if applier.applied().is_none() {
             let least = recovered.purged.map_or(0, |(_, index)| index);
-            self.fetch(&mut applier, least).await?;
+            self.fetch(&mut applier, &wal, least).await?;
         }
         if let Some(applied) = applier.applied() {
-            self.vote_in(&wal, applied.term).await?;
             begin_log_after(&wal, applied).await?;
         }
         block(|| wal.close());
@@ -136,26 +135,21 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// A member never has a state of a later term than its vote. It was not asked for its vote in that term, so it may
-    /// give it to itself, which elects nobody.
-    async fn vote_in(&self, wal: &Wal, term: u64) -> io::Result<()> {
-        let voted = wal.state().vote.map(codec::decode_vote).transpose()?;
-        if voted.is_some_and(|vote| vote.leader_id.term >= term) {
-            return Ok(());
-        }
-        let vote = codec::encode_vote(&Vote::new(term, self.me.member_id));
-        done(|done| wal.save_vote(vote, done)).await
-    }
-
-    async fn fetch(&self, applier: &mut Applier, least: u64) -> Result<(), StartError> {
+    async fn fetch(&self, applier: &mut Applier, wal: &Wal, least: u64) -> Result<(), StartError> {
         let (tx, mut received) = mpsc::channel(1);
         self.service.take_snapshots(Some(tx));
         let mut told = None;
         loop {
             let mut reasons = Vec::new();
             for (member, peer_urls) in self.inquiry.who_answers(self.me).await {
-                let sent = self.ask(member, peer_urls, &mut received).await;
-                match sent.and_then(|snapshot| self.install(applier, &snapshot, least)) {
+                let installed = match self.ask(member, peer_urls, &mut received).await {
+                    Ok((vote, snapshot)) => {
+                        follow(wal, vote).await?;
+                        self.install(applier, &snapshot, least)
+                    }
+                    Err(status) => Err(status),
+                };
+                match installed {
                     Ok(()) => {
                         self.service.take_snapshots(None);
                         return Ok(());
@@ -177,8 +171,8 @@ impl Rebuild<'_> {
         &self,
         member: u64,
         peer_urls: Vec<String>,
-        received: &mut mpsc::Receiver<Snapshot>,
-    ) -> Result<Snapshot, Status> {
+        received: &mut mpsc::Receiver<(Vote, Snapshot)>,
+    ) -> Result<(Vote, Snapshot), Status> {
         let node = Node {
             peer_urls,
             ..Node::default()
@@ -200,6 +194,16 @@ impl Rebuild<'_> {
         let dir = dir.ok_or_else(|| Status::unavailable("its state ends before the log here begins"))?;
         block(|| applier.install(dir.path())).map_err(|error| Status::data_loss(error.to_string()))
     }
+}
+
+/// Before the state is of a later term than this member has voted in: it votes in no term before that one any more. That
+/// is what a leader's snapshot does too.
+async fn follow(wal: &Wal, vote: Vote) -> io::Result<()> {
+    let own = wal.state().vote.map(codec::decode_vote).transpose()?;
+    if own.is_some_and(|own| own.leader_id.term >= vote.leader_id.term) {
+        return Ok(());
+    }
+    done(|done| wal.save_vote(codec::encode_vote(&vote), done)).await
 }
 
 /// As after a snapshot was installed: what the state covers is not looked up in the log any more. If the log has another
@@ -228,4 +232,68 @@ async fn done(write: impl FnOnce(barque_wal::Completion) -> io::Result<()>) -> i
     // Who waits has not gone away.
     write(Box::new(move |written| drop(tell.send(written))))?;
     told.await.map_err(|_| io::Error::other("the log was closed"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use barque_wal::{WalConfig, WalEntry, files::RealFiles};
+
+    use super::*;
+
+    #[test]
+    fn it_is_asked_for_once_and_only_of_a_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = ask_for(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("is no member's data directory"), "{error}");
+        let member_dir = dir.path().join("member");
+        make_private_dir(&member_dir).unwrap();
+        fs::write(member_dir.join("identity.json"), "{}").unwrap();
+        assert_eq!(stage(&member_dir).unwrap(), None);
+        ask_for(dir.path()).unwrap();
+        assert_eq!(stage(&member_dir).unwrap().as_deref(), Some(WANTED));
+        note(&member_dir, MOVED).unwrap();
+        ask_for(dir.path()).unwrap();
+        assert_eq!(
+            stage(&member_dir).unwrap().as_deref(),
+            Some(MOVED),
+            "it is under way"
+        );
+    }
+
+    /// A log of entries 1 to 10, of term 3 up to 6 and of term 4 from there; then a state at this position.
+    async fn check(at: (u64, u64), purged: u64, last: (u64, u64)) {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Wal::open(dir.path(), Arc::new(RealFiles), WalConfig::default()).unwrap();
+        let (wal, _) = open();
+        let entry = |index| WalEntry {
+            term: if index <= 6 { 3 } else { 4 },
+            index,
+            kind: 0,
+            payload: Default::default(),
+        };
+        done(|done| wal.purge(1, 0, done)).await.unwrap();
+        done(|done| wal.append((1..=10).map(entry).collect(), done))
+            .await
+            .unwrap();
+        let (term, index) = at;
+        begin_log_after(&wal, LogPosition { term, index }).await.unwrap();
+        // Again, as after a crash.
+        begin_log_after(&wal, LogPosition { term, index }).await.unwrap();
+        wal.close();
+        drop(wal);
+        let (_, recovered) = open();
+        assert_eq!(recovered.purged, Some((term, purged)), "{at:?}");
+        assert_eq!(recovered.last, Some(last), "{at:?}");
+    }
+
+    #[tokio::test]
+    async fn the_log_goes_on_after_the_state_and_keeps_what_fits() {
+        check((3, 5), 5, (4, 10)).await;
+        check((4, 10), 10, (4, 10)).await;
+        check((5, 17), 17, (5, 17)).await;
+        // Another entry was committed there: what this log has from there on never was.
+        check((5, 8), 8, (5, 8)).await;
+    }
 }

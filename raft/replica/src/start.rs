@@ -335,6 +335,7 @@ impl Core {
             acknowledged: Acknowledged::default(),
             links: links.clone(),
             counters: counters.clone(),
+            store: store.clone(),
             snapshot_bytes_per_second: config.snapshot_bytes_per_second,
         };
         let raft = Raft::new(
@@ -418,7 +419,10 @@ impl Core {
             "that bounds the log",
             keep_bounded(self.raft.clone(), self.log_size.clone()),
         );
-        let condemned = Condemned::new(self.gate.clone(), member_dir(config));
+        let gate = self.gate.clone();
+        let condemned = Condemned::new(me, member_dir(config), move |reason| {
+            gate.stop(reason);
+        });
         let oversight = self.oversight(config, &queue, &leadership, &condemned);
         let scrubber = Scrubber::new(self.store.clone(), applied.clone(), self.counters.clone());
         tasks.spawn("that compares members", Divergence::new(oversight.clone()).run());

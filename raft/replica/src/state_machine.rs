@@ -33,6 +33,7 @@ use crate::{
     lessor::Lessor,
     log_store::Durable,
     metrics::{Counters, count},
+    oversight::damaged::GRACE,
     planted,
     retention::LogSize,
     snapshot::{SnapshotData, SnapshotDir},
@@ -180,7 +181,10 @@ impl Shared {
             let outcomes = applier.apply_for(&chunk.entries, awaited)?;
             Ok((outcomes, applier.has_ended_rows()))
         });
-        let (outcomes, has_ended_rows) = applied.map_err(storage_error)?;
+        let (outcomes, has_ended_rows) = match applied {
+            Ok(applied) => applied,
+            Err(error) => return Err(self.cannot_apply(error).await),
+        };
         if has_ended_rows {
             self.compaction.notify_one();
         }
@@ -195,6 +199,14 @@ impl Shared {
             .into_iter()
             .for_each(|responder| responder.send(()));
         self.flush_when_due(chunk.entries.len(), chunk.bytes)
+    }
+
+    /// Ends this member. If its files are damaged, it first has the time to say so: see `oversight::damaged`.
+    async fn cannot_apply(&self, error: StoreError) -> io::Error {
+        if error.is_damage() {
+            tokio::time::sleep(GRACE).await;
+        }
+        storage_error(error)
     }
 
     /// Whether somebody waits here for what its commands read.

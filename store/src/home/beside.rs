@@ -4,7 +4,7 @@
 //! removes every table file that this one did not name. If the manifest had been cut short, those were the newest rows.
 //! So the files are linked before ([`Home::keep`]), and the links go only with [`Home::clear_leftovers`], once it is
 //! known that the log has what the state lacks. Where it has not, the member refuses to start, and the old files are
-//! still there: `rm -r state-00000001; mv before-00000001 state-00000001` brings them back.
+//! still there: `rm -r state-00000001; mv before-state-00000001 state-00000001` brings them back.
 
 use std::{
     fs::{self, DirBuilder},
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Home, POINTER_NEW, StateDir, failed, number_of, sync_dir};
+use super::{Home, POINTER_NEW, StateDir, failed, name_of, number_of, sync_dir};
 use crate::StoreError;
 
 const SCRATCH_PREFIX: &str = "scratch-";
@@ -98,8 +98,7 @@ impl Home {
         for name in self.names()? {
             let path = self.root.join(&name);
             let is_state = number_of(&name).is_some_and(|number| number != current.number);
-            let is_beside =
-                name == KEPT_NEW || name.starts_with(KEPT_PREFIX) || name.starts_with(SCRATCH_PREFIX);
+            let is_beside = is_beside(&name);
             let metadata = fs::symlink_metadata(&path).map_err(|error| failed("read", &path, &error))?;
             if (is_state || is_beside) && !metadata.is_dir() {
                 tracing::warn!(path = %path.display(), "this is no directory of ours, and stays");
@@ -113,12 +112,23 @@ impl Home {
     }
 
     fn kept(&self, dir: &StateDir, count: usize) -> PathBuf {
-        let name = format!("{KEPT_PREFIX}{:08}", dir.number);
+        let name = format!("{KEPT_PREFIX}{}", name_of(dir.number));
         self.root.join(match count {
             1 => name,
             _ => format!("{name}-{count}"),
         })
     }
+}
+
+/// A name that is given here, and no other: what somebody else put beside the states is theirs.
+fn is_beside(name: &str) -> bool {
+    let is_scratch = || name.strip_prefix(SCRATCH_PREFIX)?.parse::<u64>().ok();
+    let is_kept = || {
+        let kept = name.strip_prefix(KEPT_PREFIX)?;
+        let again = |(state, count): (&str, &str)| count.parse::<usize>().ok().and(number_of(state));
+        number_of(kept).or_else(|| kept.rsplit_once('-').and_then(again))
+    };
+    name == KEPT_NEW || is_scratch().is_some() || is_kept().is_some()
 }
 
 fn link_files(from: &Path, to: &Path) -> io::Result<()> {

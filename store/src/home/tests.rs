@@ -49,7 +49,11 @@ fn the_pointer_moves_and_leftovers_go_when_told_to() {
     assert_eq!(home.current().unwrap(), Some(second.clone()));
     assert!(first.path().exists());
     make(root.path(), "scratch-3", &["x"]);
-    make(root.path(), "not-ours", &["x"]);
+    make(root.path(), "before-state-00000001", &["x"]);
+    make(root.path(), "before-state-00000001-2", &["x"]);
+    for name in ["not-ours", "before-20261201", "scratch-mine"] {
+        make(root.path(), name, &["x"]);
+    }
     fs::write(root.path().join("state-00000007"), "a file").unwrap();
     fs::write(root.path().join(POINTER_NEW), "state-000").unwrap();
     home.clear_leftovers(&second).unwrap();
@@ -57,7 +61,15 @@ fn the_pointer_moves_and_leftovers_go_when_told_to() {
     names.sort();
     assert_eq!(
         names,
-        [POINTER, "not-ours", "state-00000002", "state-00000007"].map(String::from)
+        [
+            POINTER,
+            "before-20261201",
+            "not-ours",
+            "scratch-mine",
+            "state-00000002",
+            "state-00000007"
+        ]
+        .map(String::from)
     );
 }
 
@@ -182,7 +194,7 @@ fn what_was_kept_first_stays() {
     make(root.path(), "state-00000001", &["CURRENT", "LOCK", "000012.sst"]);
     make(root.path(), KEPT_NEW, &["half"]);
     assert!(home.keep(&dir).unwrap().is_some());
-    let kept = root.path().join("before-00000001");
+    let kept = root.path().join("before-state-00000001");
     assert!(kept.join("000012.sst").exists() && !kept.join("LOCK").exists() && !kept.join("half").exists());
     fs::remove_file(dir.path().join("000012.sst")).unwrap();
     for _ in 1..MOST_KEPT {
@@ -190,7 +202,7 @@ fn what_was_kept_first_stays() {
     }
     assert!(home.keep(&dir).unwrap().is_none());
     assert!(kept.join("000012.sst").exists());
-    assert!(!root.path().join("before-00000001-2/000012.sst").exists());
+    assert!(!root.path().join("before-state-00000001-2/000012.sst").exists());
     home.clear_leftovers(&dir).unwrap();
     assert_eq!(home.names().unwrap(), ["state-00000001"]);
     home.keep(&dir).unwrap().unwrap().let_go().unwrap();

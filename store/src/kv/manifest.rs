@@ -68,30 +68,31 @@ impl Manifest {
     /// Refuses one that is missing or damaged.
     pub fn read(dir: &Path) -> Result<Self, StoreError> {
         let path = named(dir)?;
-        let failed = |error: io::Error| refused(dir, &format!("cannot read {}: {error}", path.display()));
+        let failed =
+            |error: io::Error| StoreError::DataDir(format!("cannot read {}: {error}", path.display()));
         if fs::metadata(&path).map_err(failed)?.len() > MOST_BYTES {
-            return Err(refused(dir, &format!("{} is too large", path.display())));
+            return Err(damaged(format!("{} is too large", path.display())));
         }
         let bytes = fs::read(&path).map_err(failed)?;
         let records = Records::of(&bytes);
-        let damaged = |text: &str| {
+        let refused = |text: &str| {
             let at = records.broken_at;
             let text = format!(
                 "{}: the record at {at} is unreadable, {text}: it is damaged, not torn at its end; nothing was changed: \
                  restore it, or replace the member",
                 path.display()
             );
-            Err(refused(dir, &text))
+            Err(damaged(text))
         };
         if records.whole == 0 {
-            return damaged("and nothing before it");
+            return refused("and nothing before it");
         }
         if let Some(later) = records.later(&bytes) {
-            return damaged(&format!("but one written later is whole at {later}"));
+            return refused(&format!("but one written later is whole at {later}"));
         }
         let torn = bytes.len() - records.whole;
         if torn > LONGEST_TAIL {
-            return damaged(&format!("and {torn} bytes follow"));
+            return refused(&format!("and {torn} bytes follow"));
         }
         Ok(Self {
             path,
@@ -112,10 +113,10 @@ impl Manifest {
     pub fn whole(self) -> Result<Self, StoreError> {
         match self.torn() {
             0 => Ok(self),
-            torn => Err(StoreError::Corrupt {
-                what: "database",
-                detail: format!("{}: its last {torn} bytes are unreadable", self.path.display()),
-            }),
+            torn => Err(damaged(format!(
+                "{}: its last {torn} bytes are unreadable",
+                self.path.display()
+            ))),
         }
     }
 
@@ -199,20 +200,22 @@ fn named(dir: &Path) -> Result<PathBuf, StoreError> {
             Some(name) => format!("`echo {name} > {}` names it again", current.display()),
             None => "restore the directory, or replace the member".to_owned(),
         };
-        let text = format!(
+        Err(damaged(format!(
             "{} {what}; found: {}; nothing was changed: {mend}",
             current.display(),
             match manifests.is_empty() {
                 true => "no manifest".to_owned(),
                 false => manifests.join(", "),
             }
-        );
-        Err(refused(dir, &text))
+        )))
     };
     let bytes = match fs::read(&current) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return refuse("is missing"),
-        Err(error) => return refuse(&format!("cannot be read: {error}")),
+        Err(error) => {
+            let text = format!("cannot read {}: {error}", current.display());
+            return Err(StoreError::DataDir(text));
+        }
     };
     let name = std::str::from_utf8(&bytes)
         .ok()
@@ -238,8 +241,11 @@ fn manifests(dir: &Path) -> Vec<String> {
     names
 }
 
-fn refused(dir: &Path, text: &str) -> StoreError {
-    StoreError::DataDir(format!("cannot open {}: {text}", dir.display()))
+fn damaged(detail: String) -> StoreError {
+    StoreError::Corrupt {
+        what: "database",
+        detail,
+    }
 }
 
 /// What can be read from the start on.

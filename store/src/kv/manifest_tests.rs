@@ -11,6 +11,7 @@ fn real() -> tempfile::TempDir {
     drop(rocks::open(home.path(), 0).unwrap());
     let engine = rocks::open(home.path(), 0).unwrap();
     engine.clear_leftovers().unwrap();
+    engine.without_compactions();
     for number in 0..3u8 {
         let mut batch = Batch::default();
         for family in Family::ALL.into_iter().skip(usize::from(number)) {
@@ -237,15 +238,14 @@ fn a_cut_that_does_not_help_is_undone() {
     ]
     .concat();
     fs::write(&manifest, &torn).unwrap();
-    let table = fs::read_dir(dir(&home))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "sst"))
-        .unwrap();
-    fs::remove_file(&table).unwrap();
+    for entry in fs::read_dir(dir(&home)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "sst") {
+            fs::remove_file(&path).unwrap();
+        }
+    }
     let error = rocks::open(home.path(), 0).map(|_| ()).unwrap_err().to_string();
-    let table = table.file_name().unwrap().to_str().unwrap();
-    assert!(error.contains(table), "{error}");
+    assert!(error.contains(".sst") && !error.contains('\n'), "{error}");
     assert_eq!(fs::read(&manifest).unwrap(), torn);
 }
 

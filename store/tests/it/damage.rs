@@ -17,7 +17,7 @@ use barque_store::{
 };
 
 use crate::{
-    files::{ROUNDS, Rows, copy_tree, filled_for, flip, len, names, read_rows},
+    files::{ROUNDS, Rows, copy_tree, filled_for, flip, len, names, read_rows, tables},
     support::*,
 };
 
@@ -98,13 +98,13 @@ impl Whole {
         let dir = tempfile::tempdir().unwrap();
         for rounds in 1..=ROUNDS {
             let other = tempfile::tempdir().unwrap();
-            let (_, applier) = filled_for(rounds, other.path());
+            let (_, applier, _) = filled_for(rounds, other.path());
             let index = applier.applied().unwrap().index;
             drop(applier);
             let engine = rocks::open(other.path(), 0).unwrap();
             rows.insert(index, read_rows(&*engine.view()).unwrap());
             drop(engine);
-            fs::remove_dir_all(other.path().join("before-00000001")).unwrap();
+            fs::remove_dir_all(other.path().join("before-state-00000001")).unwrap();
             if rounds == ROUNDS {
                 copy_tree(other.path(), dir.path());
             }
@@ -154,6 +154,35 @@ fn contents(dir: &Path, into: &mut Vec<Vec<u8>>) {
             false => into.push(fs::read(&path).unwrap()),
         }
     }
+}
+
+/// RocksDB removes the table files that its manifest does not name. If the manifest lost its end, those are the newest
+/// rows, and whether the log has them is not known yet.
+#[test]
+fn what_a_manifest_that_lost_its_end_does_not_name_stays_until_the_log_was_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let (_store, applier, _reader) = filled_for(ROUNDS, &whole);
+    copy_tree(&whole, &cut);
+    let state = cut.join(STATE);
+    let tables_before = tables(&state);
+    let manifest = state.join(fs::read_to_string(state.join("CURRENT")).unwrap().trim_end());
+    let file = OpenOptions::new().write(true).open(&manifest).unwrap();
+    file.set_len(len(&manifest) - 1).unwrap();
+    let (_, mut reopened) = Store::open(config(&cut)).unwrap();
+    assert_eq!(reopened.applied().map(|at| at.index), Some(61));
+    assert_eq!(applier.applied().map(|at| at.index), Some(121));
+    let kept = cut.join("before-state-00000001");
+    let missing = |table: &&PathBuf| !table.exists();
+    assert!(
+        tables_before.iter().filter(missing).count() >= 5,
+        "RocksDB has removed them"
+    );
+    for table in tables_before {
+        assert!(kept.join(table.file_name().unwrap()).exists(), "{table:?}");
+    }
+    reopened.clear_leftovers().unwrap();
+    assert!(!kept.exists());
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn a_directory_that_is_no_store_is_one_clear_line() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("data directory: cannot open") && !error.contains('\n'),
+        error.contains("state-00000001/CURRENT is missing") && !error.contains('\n'),
         "{error}"
     );
 }
@@ -109,6 +109,62 @@ fn a_manifest_that_a_power_cut_tore_is_mended() {
         "{error}"
     );
     assert_eq!(fs::read(&manifest).unwrap(), damaged);
+}
+
+/// The pointer is 15 bytes, the state may be all that there is of the data.
+#[test]
+fn a_state_without_a_pointer_is_neither_removed_nor_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+    applier.apply(&[entry(1, 1, vec![put("k", "1")])]).unwrap();
+    applier.flush().unwrap();
+    let hash = store.state_hash();
+    drop((store, applier));
+    fs::remove_file(dir.path().join("CURRENT_STATE")).unwrap();
+    let state = dir.path().join("state-00000001");
+    let before = (names(dir.path()), names(&state));
+    let error = Store::open(config(dir.path())).map(|_| ()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "data directory: {0}/CURRENT_STATE is missing; found: state-00000001; nothing was changed: if it is the \
+             state of this member, `echo state-00000001 > {0}/CURRENT_STATE` makes it current again, otherwise replace \
+             the member",
+            dir.path().display()
+        )
+    );
+    assert_eq!((names(dir.path()), names(&state)), before);
+    fs::write(dir.path().join("CURRENT_STATE"), "state-00000001\n").unwrap();
+    let (store, _) = Store::open(config(dir.path())).unwrap();
+    assert_eq!(store.state_hash(), hash);
+}
+
+/// Killed before it had a pointer; or its database, before that had a name for its manifest.
+#[test]
+fn a_first_start_that_was_killed_starts_again_in_the_same_place() {
+    for has_manifest in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(rocks::open(dir.path(), 0).unwrap());
+        fs::remove_file(dir.path().join("CURRENT_STATE")).unwrap();
+        let state = dir.path().join("state-00000001");
+        let later = |name: &&String| {
+            ["CURRENT", "OPTIONS"].iter().any(|start| name.starts_with(start)) || name.ends_with(".log")
+        };
+        for name in names(&state).iter().filter(later).filter(|_| !has_manifest) {
+            fs::remove_file(state.join(name)).unwrap();
+        }
+        let (store, mut applier) = Store::open(config(dir.path())).unwrap();
+        applier.apply(&[entry(1, 1, vec![put("k", "1")])]).unwrap();
+        applier.flush().unwrap();
+        drop((store, applier));
+        assert_eq!(
+            names(dir.path()),
+            ["CURRENT_STATE", "state-00000001"],
+            "{has_manifest}"
+        );
+        let (store, _) = Store::open(config(dir.path())).unwrap();
+        assert_eq!(store.head().revision, Revision(2), "{has_manifest}");
+    }
 }
 
 fn copy_of_another(ops: Vec<(u64, barque_proto::command::command::Op)>, dir: &std::path::Path) -> Fixture {

@@ -9,7 +9,7 @@ use std::{
 
 use barque_proto::command::{IndexTerm, Put, command::Op};
 use barque_store::{
-    Applier, Store, StoreError,
+    Applier, Reader, Store, StoreError,
     kv::{Bounds, Family, View},
 };
 use bytes::Bytes;
@@ -47,11 +47,14 @@ pub const ROUNDS: u64 = 2;
 
 /// Rows in every family, in more than one file of each, the last of them flushed.
 pub fn filled(dir: &Path) -> (Store, Applier) {
-    filled_for(ROUNDS, dir)
+    let (store, applier, _) = filled_for(ROUNDS, dir);
+    (store, applier)
 }
 
-pub fn filled_for(rounds: u64, dir: &Path) -> (Store, Applier) {
+/// While the reader lives RocksDB compacts nothing by itself: as many files are too few, and older rows may be read.
+pub fn filled_for(rounds: u64, dir: &Path) -> (Store, Applier, Reader) {
     let (store, mut applier) = Store::open(config(dir)).unwrap();
+    let reader = store.reader();
     let leases = (1..=3).map(|id| grant(id, 60)).collect();
     applier.apply(&[entry(1, 1, leases)]).unwrap();
     for round in 0..rounds {
@@ -62,7 +65,7 @@ pub fn filled_for(rounds: u64, dir: &Path) -> (Store, Applier) {
         }
         applier.flush().unwrap();
     }
-    (store, applier)
+    (store, applier, reader)
 }
 
 /// Every row of every family.

@@ -1,6 +1,9 @@
 //! Watch streams that are not read, that get much at once, or that are closed by halves.
 
+use futures_util::{StreamExt, stream};
+
 use super::*;
+use crate::watch::WatchStream;
 
 /// What HTTP/2 lets a server send before the client has read any of it.
 const WINDOW_BYTES: u32 = 65_535;
@@ -216,5 +219,26 @@ async fn large_responses_wait_for_room() {
     member.put("k", "v").await;
     assert_eq!(large.next().await.events.len(), 1);
     assert_eq!(places.available_permits(), count);
+    member.stop().await;
+}
+
+/// One client that asks without end, in requests that have no answer, keeps neither its events nor other tasks back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_requests_keeps_nothing_back() {
+    let member = Member::start(EtcdConfig::default()).await;
+    let request = |request| {
+        Ok(WatchRequest {
+            request_union: Some(request),
+        })
+    };
+    let create = request(RequestUnion::CreateRequest(watch("k", "")));
+    let unknown = move || request(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 77 }));
+    let requests = stream::iter([create]).chain(stream::repeat_with(unknown));
+    let shared = Arc::clone(&member.server.shared);
+    let mut stream = WatchStream::new(shared, requests, Box::pin(std::future::pending()));
+    assert!(stream.next().await.unwrap().unwrap().created);
+    member.put("k", "v").await;
+    assert_eq!(stream.next().await.unwrap().unwrap().events(), 1);
+    drop(stream);
     member.stop().await;
 }

@@ -27,7 +27,8 @@ use tonic::{
 };
 use tower::Service;
 
-use self::{codec::WatchCodec, frame::Frame, stream::WatchStream};
+pub(crate) use self::stream::WatchStream;
+use self::{codec::WatchCodec, frame::Frame};
 use crate::{Method, server::Shared};
 
 /// The gRPC service by hand: the generated one would take responses as structures and encode them per watcher.

@@ -36,6 +36,8 @@ use crate::{
 
 /// How many bytes of events one look at the hub takes, over all watchers.
 const DRAIN_BYTES: usize = 256 * 1024;
+/// Requests taken in before events, and other tasks, get their turn: not every request has an answer to wait for.
+const REQUESTS_IN_A_ROW: usize = 64;
 /// A response that is put together from parts needs a place to grow beyond this.
 const ROOM_BYTES: usize = 4 << 20;
 
@@ -44,6 +46,7 @@ pub(crate) struct WatchStream<R> {
     requests: R,
     /// The client closed its half. As in etcd, what it watches goes on until it leaves.
     requests_ended: bool,
+    requests_in_a_row: usize,
     end: BoxFuture<'static, Error>,
     source: Source,
     registry: Registry,
@@ -74,7 +77,7 @@ struct CaughtUp {
 
 enum State {
     Open,
-    Closing(Result<(), Status>),
+    Closing(Status),
     Closed,
 }
 
@@ -91,6 +94,7 @@ where
             shared,
             requests,
             requests_ended: false,
+            requests_in_a_row: 0,
             end,
             progress_requested: false,
             outbox: Outbox::default(),
@@ -103,7 +107,7 @@ where
     /// Does the next thing that there is to do; pending when there is nothing. Called with an empty outbox.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Poll::Ready(error) = self.end.poll_unpin(cx) {
-            return self.close(Err(error.into()));
+            return self.close(error.into());
         }
         if let Source::Reading(reading) = &mut self.source {
             return match ready!(reading.poll_unpin(cx)) {
@@ -113,7 +117,7 @@ where
                     self.deliver(caught_up.deliveries);
                     Poll::Ready(())
                 }
-                Err(error) => self.close(Err(error.into())),
+                Err(error) => self.close(error.into()),
             };
         }
         match self.poll_request(cx) {
@@ -121,7 +125,7 @@ where
                 self.handle(request);
                 return Poll::Ready(());
             }
-            Poll::Ready(Some(Err(status))) => return self.close(Err(status)),
+            Poll::Ready(Some(Err(status))) => return self.close(status),
             Poll::Ready(None) => self.requests_ended = true,
             Poll::Pending => {}
         }
@@ -141,7 +145,17 @@ where
         if self.requests_ended {
             return Poll::Pending;
         }
-        self.requests.poll_next_unpin(cx)
+        if self.requests_in_a_row == REQUESTS_IN_A_ROW {
+            self.requests_in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = self.requests.poll_next_unpin(cx);
+        self.requests_in_a_row = match polled {
+            Poll::Ready(_) => self.requests_in_a_row + 1,
+            Poll::Pending => 0,
+        };
+        polled
     }
 
     /// Only while nothing is being read: a stream that reads looks at nothing else.
@@ -152,8 +166,8 @@ where
         }
     }
 
-    fn close(&mut self, outcome: Result<(), Status>) -> Poll<()> {
-        self.state = State::Closing(outcome);
+    fn close(&mut self, status: Status) -> Poll<()> {
+        self.state = State::Closing(status);
         Poll::Ready(())
     }
 
@@ -222,7 +236,7 @@ where
                 }
                 Poll::Ready(())
             }
-            Err(error) => self.close(Err(failed(error).into())),
+            Err(error) => self.close(failed(error).into()),
         }
     }
 
@@ -364,10 +378,9 @@ where
             match std::mem::replace(&mut this.state, State::Closed) {
                 State::Open => this.state = State::Open,
                 State::Closed => return Poll::Ready(None),
-                State::Closing(outcome) => {
-                    let code = outcome.as_ref().err().map_or(Code::Ok, Status::code);
-                    this.shared.metrics.handled(Method::Watch, code);
-                    return Poll::Ready(outcome.err().map(Err));
+                State::Closing(status) => {
+                    this.shared.metrics.handled(Method::Watch, status.code());
+                    return Poll::Ready(Some(Err(status)));
                 }
             }
             ready!(this.poll_step(cx));

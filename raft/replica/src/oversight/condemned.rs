@@ -7,36 +7,49 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use crate::{StartError, blocking::block, data_dir::make_private_dir, peer::Gate};
+use crate::{StartError, blocking::block, data_dir::make_private_dir};
 
 const FILE: &str = "CONDEMNED";
 
 /// Stops this member for good.
 #[derive(Clone)]
 pub struct Condemned {
-    gate: Gate,
+    me: u64,
     member_dir: PathBuf,
+    is_stopping: Arc<AtomicBool>,
+    /// Called with the reason, once.
+    end: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 impl Condemned {
-    pub fn new(gate: Gate, member_dir: PathBuf) -> Self {
-        Self { gate, member_dir }
+    pub fn new(me: u64, member_dir: PathBuf, end: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self {
+            me,
+            member_dir,
+            is_stopping: Arc::default(),
+            end: Arc::new(end),
+        }
     }
 
     /// Notes why, and stops. Idempotent: the first reason stays.
     pub fn stop(&self, why: &str) {
-        let me = self.gate.me.member_id;
-        let reason = reason(me, why, &self.member_dir);
-        if !self.gate.stop(reason.clone()) {
+        if self.is_stopping.swap(true, Ordering::SeqCst) {
             return;
         }
-        tracing::error!(member = format!("{me:x}"), "{reason}");
+        let reason = reason(self.me, why, &self.member_dir);
+        tracing::error!("{reason}");
+        // First: once it is told to stop, its process may be gone at any moment.
         if let Err(error) = block(|| note(&self.member_dir, why)) {
             let dir = self.member_dir.display();
             tracing::error!(%error, %dir, "what this member stops for cannot be noted: do not start it again");
         }
+        (self.end)(reason);
     }
 }
 
@@ -84,42 +97,35 @@ fn note(member_dir: &Path, why: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use parking_lot::Mutex;
 
     use super::*;
-    use crate::{
-        known_peers::KnownPeers,
-        types::{Me, Start},
-    };
 
     #[test]
     fn a_condemned_member_does_not_start_again() {
         let dir = tempfile::tempdir().unwrap();
-        let me = Me {
-            cluster_id: 1,
-            member_id: 0xb,
-            incarnation: 3,
-            start: Start { number: 1, life: 1 },
-        };
-        KnownPeers::create(dir.path()).unwrap();
-        let known = KnownPeers::load(dir.path(), false).unwrap().unwrap();
-        let gate = Gate::new(me, Arc::new(known));
-        let stopped = gate.stopping();
-        refuse(dir.path(), 0xb).unwrap();
-        let condemned = Condemned::new(gate, dir.path().to_owned());
+        let member_dir = dir.path().join("member");
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let tells = told.clone();
+        refuse(&member_dir, 0xb).unwrap();
+        let condemned = Condemned::new(0xb, member_dir.clone(), move |reason| tells.lock().push(reason));
         condemned.stop("it differs");
-        condemned.stop("it differs again");
-        let reason = stopped.borrow().clone().unwrap().reason;
-        assert!(
-            reason.starts_with("the state of member b cannot be trusted: it differs: run `barque rebuild"),
-            "{reason}"
+        condemned.clone().stop("it differs again");
+        let [reason] = &told.lock()[..] else {
+            panic!("it is told once")
+        };
+        let expected = format!(
+            "the state of member b cannot be trusted: it differs: run `barque rebuild --data-dir {}`",
+            dir.path().display()
         );
-        let refused = refuse(dir.path(), 0xb).unwrap_err().to_string();
+        assert!(reason.starts_with(&expected), "{reason}");
+        let refused = refuse(&member_dir, 0xb).unwrap_err().to_string();
         assert!(
-            refused.starts_with(&reason) && refused.contains("CONDEMNED"),
+            refused.starts_with(reason.as_str()) && refused.contains("CONDEMNED"),
             "{refused}"
         );
-        fs::remove_file(dir.path().join(FILE)).unwrap();
-        refuse(dir.path(), 0xb).unwrap();
+        forget(&member_dir).unwrap();
+        refuse(&member_dir, 0xb).unwrap();
+        forget(&member_dir).unwrap();
     }
 }

@@ -10,7 +10,10 @@
 use std::time::Duration;
 
 use barque_proto::command::alarm::Kind;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 use super::{
     Oversight,
@@ -18,6 +21,10 @@ use super::{
 };
 use crate::{MemberId, alarm};
 
+/// For the alarm: where nothing can be applied here any more, its outcome never comes, though others have it.
+const RAISE_WITHIN: Duration = Duration::from_secs(2);
+/// For how long an error that ends this member is held back, so that it can say what is wrong, and hand over.
+pub const GRACE: Duration = Duration::from_secs(6);
 /// How often it is looked whether the others can do without this member.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -50,8 +57,11 @@ async fn is_dispensable(oversight: &Oversight) -> bool {
         queue,
         ..
     } = oversight;
-    if let Err(error) = alarm::raise(store, queue, Kind::Damaged, *me).await {
-        tracing::warn!(%error, "the alarm that names this member could not be raised");
+    let raising = timeout(RAISE_WITHIN, alarm::raise(store, queue, Kind::Damaged, *me));
+    match raising.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the alarm that names this member could not be raised"),
+        Err(_) => tracing::warn!("it is not known whether the alarm that names this member was raised"),
     }
     let (voters, others) = members(raft, *me);
     let answered = ask(links, &others, None).await;

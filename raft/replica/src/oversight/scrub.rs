@@ -9,7 +9,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -18,6 +21,7 @@ use barque_store::{Mark, Revision, Scrub, Scrubbed, Store};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{
+    runtime::{Handle, RuntimeFlavor},
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
@@ -44,6 +48,9 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(30);
 const SCRUB_WITHIN: Duration = Duration::from_secs(6 * 3600);
 /// One that takes longer is said to have ended.
 const LONG: Duration = Duration::from_secs(10);
+/// Rounds that are repeated, so much later, since it is not clear who is wrong without members that did not answer.
+const UNCLEAR_ROUNDS: u32 = 3;
+const UNCLEAR_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Between attempts to raise the alarm.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -102,8 +109,42 @@ impl Scrubber {
             sleep_until(began + due).await;
         }
         let found = scrub.finish().map_err(damaged)?;
+        self.verify_blocks().await?;
         self.ended(&found);
         Ok(found)
+    }
+
+    /// What the walk read may have come from a cache, and old versions that nobody can ask for were not in it.
+    async fn verify_blocks(&self) -> Result<(), Status> {
+        let (store, counters) = (self.store.clone(), self.counters.clone());
+        let over = OverOnDrop::default();
+        let is_over = over.0.clone();
+        let verify = move |is_paced: bool| {
+            let (began, mut read) = (std::time::Instant::now(), 0);
+            store.verify_blocks(&mut |bytes| {
+                read += bytes;
+                counters.scrub_bytes.fetch_add(bytes, Ordering::Relaxed);
+                let due = Duration::from_secs_f64(read as f64 / BYTES_PER_SECOND as f64);
+                if is_paced {
+                    std::thread::sleep(due.saturating_sub(began.elapsed()));
+                }
+                !is_over.load(Ordering::Relaxed)
+            })
+        };
+        // A runtime of one thread (the simulator's) has no other to wait on.
+        let verified = match Handle::current().runtime_flavor() {
+            RuntimeFlavor::CurrentThread => verify(false),
+            _ => {
+                let verifying = tokio::task::spawn_blocking(move || verify(true));
+                verifying
+                    .await
+                    .map_err(|error| Status::internal(error.to_string()))?
+            }
+        };
+        verified.map_err(|error| {
+            self.store.note_damage(&error);
+            damaged(error)
+        })
     }
 
     fn ended(&self, found: &Scrubbed) {
@@ -131,6 +172,16 @@ impl Scrubber {
     }
 }
 
+/// Ends work on another thread with the future that waits for it.
+#[derive(Default)]
+struct OverOnDrop(Arc<AtomicBool>);
+
+impl Drop for OverOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// It was noted where it was met.
 fn damaged(error: barque_store::StoreError) -> Status {
     Status::data_loss(error.to_string())
@@ -151,27 +202,41 @@ impl Scrubs {
             return;
         }
         let mut leadership = self.oversight.leadership.clone();
-        let mut tried = Instant::now();
+        let (mut tried, mut unclear) = (Instant::now(), 0);
         loop {
             let now = *leadership.borrow_and_update();
-            let due = tried.max(self.scrubber.last_ended()) + self.every;
+            let due = match unclear {
+                0 => tried.max(self.scrubber.last_ended()) + self.every,
+                _ => tried + UNCLEAR_AGAIN_AFTER,
+            };
             tokio::select! {
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = sleep_until(due), if now.is_self => {
                     tried = Instant::now();
-                    self.round(now, leadership.clone()).await;
+                    let is_last = unclear + 1 >= UNCLEAR_ROUNDS;
+                    let is_clear = self.round(now, leadership.clone(), is_last).await;
+                    unclear = if is_clear { 0 } else { unclear + 1 };
                 }
             }
         }
     }
 
-    /// Given up when another leader takes over.
-    async fn round(&self, led: Leadership, mut leadership: watch::Receiver<Leadership>) {
+    /// Given up when another leader takes over. `false`: members differ, and it is not clear who is wrong; not of the
+    /// last round, which decides as well as it can.
+    async fn round(
+        &self,
+        led: Leadership,
+        mut leadership: watch::Receiver<Leadership>,
+        is_last: bool,
+    ) -> bool {
         let began = Instant::now();
         let over = leadership.wait_for(|now| now.term != led.term || !now.is_self);
         let found = tokio::select! {
             found = self.walk_all() => found,
-            _ = over => return tracing::info!("the check of all rows ended with this leadership"),
+            _ = over => {
+                tracing::info!("the check of all rows ended with this leadership");
+                return true;
+            }
         };
         if began.elapsed() >= LONG {
             let took_s = began.elapsed().as_secs();
@@ -182,12 +247,19 @@ impl Scrubs {
             );
         }
         let me = self.oversight.me;
-        let Some(own) = found.get(&me) else { return };
+        let Some(own) = found.get(&me) else { return true };
         let (voters, _) = members(&self.oversight.raft, me);
         // Each of the two by itself, since either may stand for another point at one of the members.
         for marks in [history_marks(own, &found), row_marks(own, &found)] {
             match judge(me, &voters, &marks) {
                 Judgement::Alike => {}
+                Judgement::Unclear(members) if !is_last => {
+                    tracing::warn!(
+                        members = members.len(),
+                        "rows differ, and not all members could be asked"
+                    );
+                    return false;
+                }
                 Judgement::Differ(members) | Judgement::Unclear(members) => {
                     for member in members {
                         self.condemn(member, own, &found[&member], led.term).await;
@@ -195,10 +267,12 @@ impl Scrubs {
                 }
                 Judgement::LeaderDiffers { from } => {
                     let evidence = evidence(own, &found[&from]);
-                    return self.oversight.resign(from, &evidence, led.term).await;
+                    self.oversight.resign(from, &evidence, led.term).await;
+                    return true;
                 }
             }
         }
+        true
     }
 
     async fn condemn(&self, member: u64, own: &Scrubbed, theirs: &Scrubbed, term: u64) {

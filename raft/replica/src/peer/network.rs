@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use barque_proto::peer as pb;
+use barque_store::Store;
 use futures_util::Stream;
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
@@ -41,6 +42,7 @@ pub struct Network {
     pub acknowledged: Acknowledged,
     pub links: Arc<Links>,
     pub counters: Arc<Counters>,
+    pub store: Store,
     pub snapshot_bytes_per_second: u64,
 }
 
@@ -224,6 +226,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let link = self.link();
         let sender = Sender {
             link: &link,
+            store: &self.network.store,
             bytes_per_second,
         };
         let sent = tokio::select! {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use barque_proto::peer as pb;
-use barque_store::{LeaseId, Revision};
+use barque_store::{LeaseId, Revision, Store};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::{errors::ClientWriteError, raft::TransferLeaderRequest};
@@ -45,25 +45,29 @@ pub struct PeerService {
     member: Arc<OnceLock<Arc<Running>>>,
     receiver: Arc<Mutex<Receiver>>,
     /// Where snapshots go while there is no Raft, if anywhere.
-    rebuilding: Arc<parking_lot::Mutex<Option<mpsc::Sender<Snapshot>>>>,
+    rebuilding: Arc<parking_lot::Mutex<Option<Rebuilding>>>,
 }
+
+/// Takes a snapshot, and its sender's vote.
+pub type Rebuilding = mpsc::Sender<(Vote, Snapshot)>;
 
 /// Who takes a snapshot that was received.
 enum Taker {
-    Raft(Raft),
-    Rebuild(mpsc::Sender<Snapshot>),
+    Raft(Arc<Running>),
+    Rebuild(Rebuilding),
 }
 
 impl Taker {
     async fn take(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, Status> {
         match self {
-            Taker::Raft(raft) => {
-                let installed = raft.install_full_snapshot(vote, snapshot).await;
+            Taker::Raft(member) => {
+                verify(&member.store, &snapshot)?;
+                let installed = member.raft.install_full_snapshot(vote, snapshot).await;
                 Ok(installed.map_err(stopped)?.vote)
             }
             Taker::Rebuild(taken) => {
                 let late = |_| Status::aborted("another state was sent already");
-                taken.try_send(snapshot).map_err(late)?;
+                taken.try_send((vote, snapshot)).map_err(late)?;
                 Ok(vote)
             }
         }
@@ -86,13 +90,13 @@ impl PeerService {
     }
 
     /// A member that has no Raft yet takes snapshots here, or (`None`) no more.
-    pub fn take_snapshots(&self, taker: Option<mpsc::Sender<Snapshot>>) {
+    pub fn take_snapshots(&self, taker: Option<Rebuilding>) {
         *self.rebuilding.lock() = taker;
     }
 
     fn taker(&self) -> Result<Taker, Status> {
-        match (self.raft(), self.rebuilding.lock().clone()) {
-            (Ok(raft), _) => Ok(Taker::Raft(raft.clone())),
+        match (self.member(), self.rebuilding.lock().clone()) {
+            (Ok(member), _) => Ok(Taker::Raft(member.clone())),
             (Err(_), Some(taken)) => Ok(Taker::Rebuild(taken)),
             (Err(starting), None) => Err(starting),
         }
@@ -366,11 +370,11 @@ impl RaftService for PeerService {
         let snapshot = snapshot.ok_or_else(|| Status::unavailable("there is no state yet"))?;
         let sender = Sender {
             link: &link,
+            store: &member.store,
             bytes_per_second: REBUILD_BYTES_PER_SECOND,
         };
-        // There is no Raft there yet that would look at it.
-        let nobody = codec::vote_from_pb(pb::Vote::default());
-        let sent = sender.send(nobody, &snapshot).await;
+        let vote = member.raft.with_raft_state(|state| *state.vote_ref()).await;
+        let sent = sender.send(vote.map_err(stopped)?, &snapshot).await;
         sent.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(self.reply(pb::SendSnapshotReply {}))
     }
@@ -424,6 +428,16 @@ async fn append_forwarded(
     if let Err(fatal) = write.responder(told).await {
         tracing::debug!(%fatal, "a forwarded batch came to a member that stops");
     }
+}
+
+/// Here, and not only where it is installed: what Raft cannot install stops the member, which is not at fault. The
+/// sender sends it again.
+fn verify(store: &Store, snapshot: &Snapshot) -> Result<(), Status> {
+    let Some(dir) = &snapshot.snapshot.dir else {
+        return Ok(());
+    };
+    let verified = block(|| store.verify_dir(dir.path(), &mut |_| true));
+    verified.map_err(|error| Status::data_loss(format!("the snapshot is damaged: {error}")))
 }
 
 async fn receive_snapshot(

@@ -11,6 +11,7 @@ use std::{
 };
 
 use barque_proto::peer as pb;
+use barque_store::Store;
 use bytes::Bytes;
 use openraft::errors::{NetworkError, StreamingError, Unreachable};
 use pb::{snapshot_reply::Part as Reply, snapshot_request::Part};
@@ -81,6 +82,8 @@ fn list(dir: &Path, prefix: &str, into: &mut Vec<(String, SourceFile)>) -> io::R
 
 pub struct Sender<'a> {
     pub link: &'a Link,
+    /// Of the member that sends; told when its files are damaged.
+    pub store: &'a Store,
     /// 0: as fast as it goes.
     pub bytes_per_second: u64,
 }
@@ -91,6 +94,7 @@ impl Sender<'_> {
         let Some(dir) = &snapshot.snapshot.dir else {
             return Err(unreadable(io::Error::other("it has no files")));
         };
+        self.verify(dir.path())?;
         let mut files = Vec::new();
         list(dir.path(), "", &mut files).map_err(unreadable)?;
         files.sort_by(|a, b| a.0.cmp(&b.0));
@@ -125,6 +129,14 @@ impl Sender<'_> {
                 "an unexpected answer after the last file",
             ))),
         }
+    }
+
+    /// Before the first byte: the receiver would take the damage for the state, and nobody would have it whole any more.
+    fn verify(&self, dir: &Path) -> Result<(), SendError> {
+        block(|| self.store.verify_dir(dir, &mut |_| true)).map_err(|error| {
+            self.store.note_damage(&error);
+            unreadable(io::Error::other(error))
+        })
     }
 
     async fn send_files(

@@ -15,6 +15,14 @@ use crate::{
 /// Members with more history than anything else.
 async fn with_history(size: usize) -> Cluster {
     let cluster = Cluster::started(size).await;
+    write_history(&cluster, 0).await;
+    for number in 0..size {
+        cluster.caught_up(number).await;
+    }
+    cluster
+}
+
+async fn write_history(cluster: &Cluster, through: usize) {
     let mut noise = 1_u64;
     for _ in 0..60 {
         // Hardly compressible, so that the file is large.
@@ -24,12 +32,8 @@ async fn with_history(size: usize) -> Cluster {
                 char::from(b'!' + (noise >> 33) as u8 % 90)
             })
             .collect();
-        write_until_acknowledged(cluster.replica(0), "k", &value).await;
+        write_until_acknowledged(cluster.replica(through), "k", &value).await;
     }
-    for number in 0..size {
-        cluster.caught_up(number).await;
-    }
-    cluster
 }
 
 /// Reads history until something is met that cannot be read.
@@ -77,6 +81,30 @@ async fn a_leader_with_a_damaged_block_says_so_hands_over_and_stops() {
         .err()
         .map(|error| error.to_string());
     assert!(refused.is_some_and(|text| text.contains(name)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_state_is_not_sent_in_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.snapshot_entries = 20;
+    cluster.start_all().await;
+    let behind = cluster.follower().await;
+    cluster.kill(behind).await;
+    let damaged = cluster.leader().await;
+    let id = cluster.id(damaged).0;
+    write_history(&cluster, damaged).await;
+    assert!(cluster.replica(damaged).status().purged_index > 20);
+    flip_a_byte(&cluster, damaged);
+    cluster.start(behind).await;
+    let reason = within(cluster.replica(damaged).failed()).await;
+    assert!(reason.contains("checksum"), "{reason}");
+    cluster.kill(damaged).await;
+    // From another one, which is whole.
+    cluster.ready(behind).await;
+    cluster.caught_up(behind).await;
+    assert_eq!(cluster.replica(behind).metrics().snapshots_received, 1);
+    assert_eq!(read_history(cluster.replica(behind)), None);
+    alarmed(cluster.replica(behind), Kind::Damaged, id).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

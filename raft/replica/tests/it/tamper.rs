@@ -1,6 +1,11 @@
 //! What happens to a member's data behind Raft's back, and what is said of it.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use barque_proto::command::alarm::Kind;
 use barque_replica::Replica;
@@ -40,7 +45,7 @@ pub fn swap_rows(cluster: &Cluster, number: usize, key: &'static str, like: &str
     });
 }
 
-/// Flips a byte in the middle of the largest table file of a member that does not run.
+/// Flips a byte in the middle of a member's largest table file.
 pub fn flip_a_byte(cluster: &Cluster, number: usize) -> PathBuf {
     let state = cluster.data_dir(number).join("state");
     let below = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -49,10 +54,10 @@ pub fn flip_a_byte(cluster: &Cluster, number: usize) -> PathBuf {
         .flat_map(below)
         .filter(|path| path.extension().is_some_and(|extension| extension == "sst"));
     let largest = tables.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
-    let mut bytes = fs::read(&largest).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&largest, bytes).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&largest).unwrap();
+    let (middle, mut byte) = (file.metadata().unwrap().len() / 2, [0]);
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
     largest
 }
 

@@ -7,6 +7,8 @@ use crate::{kv::Family, planted};
 /// All families are flushed together when one's buffer is full.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
 const SMALL_WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Far below what is read of one when a database is opened.
+const MANIFEST_BYTES: usize = 64 << 20;
 pub(super) const MAX_OPEN_FILES: i32 = 512;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const BLOCK_BYTES: usize = 16 << 10;
@@ -26,6 +28,7 @@ pub(super) fn database_options() -> Result<Options, rocksdb::Error> {
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(4 << 20);
     options.set_stats_dump_period_sec(0);
+    options.set_max_manifest_file_size(MANIFEST_BYTES);
     Ok(options)
 }
 

@@ -6,6 +6,17 @@ use rocksdb::WaitForCompactOptions;
 use super::*;
 use crate::kv::Batch;
 
+impl RocksEngine {
+    /// What it has written stays as it is.
+    pub(in crate::kv) fn without_compactions(&self) {
+        for family in Family::ALL {
+            let family = self.database.family(family);
+            let options = [("disable_auto_compactions", "true")];
+            self.database.db.set_options_cf(family, &options).unwrap();
+        }
+    }
+}
+
 /// One family's buffer runs over, and RocksDB flushes by itself. The files of that moment are what a crash leaves: all
 /// families must be at one position. (Without atomic flush the others' rows are not there yet.)
 #[test]
