@@ -41,6 +41,8 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
+pub(crate) const IN_USE: &str = "is in use by another process";
+
 /// The store itself failed: the member must stop.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -65,5 +67,10 @@ impl StoreError {
             StoreError::Engine(text) => text.starts_with("Corruption"),
             StoreError::UnknownCommand { .. } | StoreError::DataDir(_) | StoreError::Io(_) => false,
         }
+    }
+
+    /// Nothing is wrong with the database: another process has it open.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, StoreError::DataDir(text) if text.ends_with(IN_USE))
     }
 }

@@ -1,13 +1,14 @@
 //! A member's data directory: who the member is by it, and what is opened from it.
 
 use std::{
+    fmt,
     fs::{DirBuilder, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use barque_store::{Applier, LogPosition, Store};
+use barque_store::{Applier, LogPosition, Store, StoreError};
 use barque_wal::{Recovered, Wal};
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     installing::Installing,
     known_peers::KnownPeers,
     peer::{discovery::Inquiry, link::Address},
-    refusal::{self, Replace},
+    refusal::{self, REPLACE_UNKNOWN, Replace},
 };
 
 /// Makes the directory and those above it that are missing, for their owner alone.
@@ -85,9 +86,11 @@ pub async fn role(config: &ReplicaConfig, inquiry: &Inquiry) -> Result<Role, Sta
     for dir in [config.data_dir.join("wal"), config.store.dir.clone()] {
         if std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(StartError::Identity(format!(
-                "{} is not empty, but {} is missing: this is not a whole data directory",
+                "{} is not empty, but {} is missing: this is not a whole data directory. Nothing was changed: put {} back \
+                 as it was since the last start, {REPLACE_UNKNOWN}",
                 dir.display(),
-                member_dir(config).join("identity.json").display()
+                member_dir(config).join("identity.json").display(),
+                member_dir(config).display()
             )));
         }
     }
@@ -167,22 +170,14 @@ pub fn sync_names(config: &ReplicaConfig) -> io::Result<()> {
 
 pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, StartError> {
     // The state first: it is locked, and so keeps a second process away from the log too.
-    let (store, mut applier) = config.host.open_store(config.store.clone())?;
-    let log_dir = config.data_dir.join("wal");
-    make_private_dir(&log_dir)?;
-    let (wal, recovered) = config.host.open_log(&log_dir, config.log.clone())?;
-    sync_names(config)?;
-    let empty = recovered.vote.is_none() && recovered.last.is_none() && recovered.purged.is_none();
-    if identity.has_log && empty {
-        return Err(StartError::Identity(format!(
-            "the log of member {:x} is gone: {}",
-            identity.member_id,
-            refusal::wiped(identity.member_id)
-        )));
-    }
+    let (store, mut applier) = config
+        .host
+        .open_store(config.store.clone())
+        .map_err(|error| state_refused(config, error))?;
+    let (wal, recovered) = open_log(config, identity)?;
     let installing = Installing::new(&member_dir(config)).under_way()?;
     check_log_and_state(&recovered, applier.applied(), installing)
-        .map_err(|what| does_not_fit(config, identity.member_id, &what))?;
+        .map_err(|misfit| does_not_fit(config, identity.member_id, misfit))?;
     // Only now is it known that this state is the log's.
     applier.clear_leftovers()?;
     Ok(Opened {
@@ -193,14 +188,99 @@ pub fn open(config: &ReplicaConfig, identity: &Identity) -> Result<Opened, Start
     })
 }
 
-fn does_not_fit(config: &ReplicaConfig, member_id: u64, what: &str) -> StartError {
-    let (log, state) = (config.data_dir.join("wal"), config.store.dir.display());
+/// Refuses a log that is damaged or gone.
+pub fn open_log(config: &ReplicaConfig, identity: &Identity) -> Result<(Wal, Recovered), StartError> {
+    let log_dir = config.data_dir.join("wal");
+    make_private_dir(&log_dir)?;
+    let (wal, recovered) = config
+        .host
+        .open_log(&log_dir, config.log.clone())
+        .map_err(|error| log_refused(&log_dir, identity.member_id, error))?;
+    sync_names(config)?;
+    let empty = recovered.vote.is_none() && recovered.last.is_none() && recovered.purged.is_none();
+    if identity.has_log && empty {
+        return Err(StartError::Identity(format!(
+            "the log of member {:x} is gone: {}",
+            identity.member_id,
+            refusal::wiped(identity.member_id)
+        )));
+    }
+    Ok((wal, recovered))
+}
+
+/// Refuses a log that has lost what this member promised, before the state that shows it gives way to another's. A state
+/// that cannot be opened shows nothing.
+pub fn check_log(config: &ReplicaConfig, identity: &Identity) -> Result<(), StartError> {
+    let (wal, recovered) = open_log(config, identity)?;
+    wal.close();
+    if !config.store.dir.exists() {
+        return Ok(());
+    }
+    let Ok((_store, applier)) = config.host.open_store(config.store.clone()) else {
+        return Ok(());
+    };
+    let installing = Installing::new(&member_dir(config)).under_way()?;
+    match check_log_and_state(&recovered, applier.applied(), installing) {
+        Err(misfit @ Misfit::Log(_)) => Err(does_not_fit(config, identity.member_id, misfit)),
+        Err(Misfit::State(_)) | Ok(()) => Ok(()),
+    }
+}
+
+/// The state is derived: what this member has promised lies in its log and beside its identity, and is not lost with it.
+fn state_refused(config: &ReplicaConfig, error: StoreError) -> StartError {
+    let is_refused = error.is_damage() || matches!(error, StoreError::DataDir(_));
+    if !is_refused || error.is_in_use() {
+        return error.into();
+    }
+    StartError::Identity(format!("{error}; {}", TakeAnothers(config)))
+}
+
+/// An error of the operating system passes, or is no damage.
+fn log_refused(log_dir: &Path, member_id: u64, error: io::Error) -> StartError {
+    if error.kind() != io::ErrorKind::InvalidData {
+        return error.into();
+    }
     StartError::Identity(format!(
-        "{what}. Nothing was changed in {} and {state}: if one of them can be given back as it was, do; else this member has \
-         lost what it promised, {}",
-        log.display(),
+        "{error}. Nothing was changed in {}: if what is damaged can be given back as it was, do; else this member has lost \
+         what it promised, {}",
+        log_dir.display(),
         Replace(member_id)
     ))
+}
+
+/// What is done about a member whose log is whole, and its state not.
+struct TakeAnothers<'a>(&'a ReplicaConfig);
+
+impl fmt::Display for TakeAnothers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (state, data_dir) = (self.0.store.dir.display(), self.0.data_dir.display());
+        write!(
+            f,
+            "if {state} cannot be given back as it was, run `barque rebuild --data-dir {data_dir}` and start it again, and it \
+             takes the state of another member"
+        )
+    }
+}
+
+/// Why log and state do not belong together.
+enum Misfit {
+    /// The log is whole, but the state has not all that went from it.
+    State(String),
+    /// The log has lost what this member promised.
+    Log(String),
+}
+
+fn does_not_fit(config: &ReplicaConfig, member_id: u64, misfit: Misfit) -> StartError {
+    let (log, state) = (config.data_dir.join("wal"), config.store.dir.display());
+    let unchanged = format!("Nothing was changed in {} and {state}", log.display());
+    StartError::Identity(match misfit {
+        Misfit::State(what) => format!("{what}. {unchanged}: {}", TakeAnothers(config)),
+        Misfit::Log(what) => format!(
+            "{what}. {unchanged}: if one of them can be given back as it was, do; else this member has lost what it promised, \
+             {}",
+            Replace(member_id)
+        ),
+    })
 }
 
 /// Log and state belong together, and the log has all that was applied. `installing`: what a snapshot was about to make
@@ -217,35 +297,35 @@ fn check_log_and_state(
     recovered: &Recovered,
     applied: Option<LogPosition>,
     installing: Option<LogPosition>,
-) -> Result<(), String> {
+) -> Result<(), Misfit> {
     let index = |at: Option<u64>| at.map_or("nothing".into(), |index| index.to_string());
     let applied_index = applied.map(|position| position.index);
     let purged = recovered.purged.map(|(_, index)| index);
     if purged > applied_index {
-        return Err(format!(
+        return Err(Misfit::State(format!(
             "the log begins after index {}, the state ends at {}: the state is not the one of this log",
             index(purged),
             index(applied_index)
-        ));
+        )));
     }
     let end = recovered.last.map(|(_, index)| index).max(purged);
     if applied_index > end && applied != installing {
-        return Err(format!(
+        return Err(Misfit::Log(format!(
             "the log ends at index {}, the state is at {}: the log has lost its end",
             index(end),
             index(applied_index)
-        ));
+        )));
     }
     let voted = recovered.vote.clone().map(codec::decode_vote).transpose();
-    let voted = voted.map_err(|error| error.to_string())?;
+    let voted = voted.map_err(|error| Misfit::Log(error.to_string()))?;
     let (voted, term) = (
         voted.map_or(0, |vote| vote.leader_id.term),
         applied.map_or(0, |at| at.term),
     );
     if term > voted {
-        return Err(format!(
+        return Err(Misfit::Log(format!(
             "the log's vote is of term {voted}, the state of term {term}: the log has lost a vote"
-        ));
+        )));
     }
     Ok(())
 }
@@ -318,7 +398,7 @@ mod tests {
             };
             match check_log_and_state(&recovered, state, installing) {
                 Ok(()) => assert_eq!(expected, "", "{purged:?} {last:?} {state:?}"),
-                Err(text) => assert!(
+                Err(Misfit::State(text) | Misfit::Log(text)) => assert!(
                     !expected.is_empty() && text.contains(expected),
                     "{text}, not {expected}"
                 ),

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     MemberConfig, ReplicaConfig, StartError,
     known_peers::KnownPeers,
+    refusal::REPLACE_UNKNOWN,
     sealed::{self, Found},
 };
 
@@ -151,7 +152,7 @@ impl Identity {
 
     pub fn load(member_dir: &Path) -> Result<Option<Self>, StartError> {
         let found: Option<Found<Self>> = sealed::load(&Self::path(member_dir), of_format_1)
-            .map_err(|error| StartError::Identity(error.to_string()))?;
+            .map_err(|error| StartError::Identity(not_readable(&error)))?;
         Ok(found.map(Found::into_inner))
     }
 
@@ -173,6 +174,11 @@ impl Identity {
     pub fn path(member_dir: &Path) -> PathBuf {
         member_dir.join("identity.json")
     }
+}
+
+/// A copy from before the last start is refused by the other members, as its count of starts is too low.
+fn not_readable(error: &io::Error) -> String {
+    format!("{error}; nothing was changed: put it back as it was since the last start, {REPLACE_UNKNOWN}")
 }
 
 fn of_format_1(value: Value) -> Option<Map<String, Value>> {

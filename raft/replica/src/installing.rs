@@ -54,7 +54,8 @@ impl Installing {
 
     /// Where the state is when an installation was interrupted.
     pub fn under_way(&self) -> io::Result<Option<LogPosition>> {
-        let found: Option<Found<Note>> = sealed::load(&self.path, |_| None)?;
+        let found: Option<Found<Note>> =
+            sealed::load(&self.path, |_| None).map_err(|error| unreadable(&error))?;
         Ok(found.map(|found| {
             let Note { term, index } = found.into_inner();
             LogPosition { term, index }
@@ -77,6 +78,14 @@ impl Installing {
         self.noted.store(false, Ordering::Release);
         Ok(())
     }
+}
+
+/// Without the note a start asks more of the log, never less.
+fn unreadable(error: &io::Error) -> io::Error {
+    io::Error::other(format!(
+        "{error}; nothing was changed: remove it and start again; if a snapshot was being installed, the log is then said \
+         to have lost its end"
+    ))
 }
 
 #[cfg(test)]

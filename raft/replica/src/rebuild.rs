@@ -5,7 +5,8 @@
 //! would not, as the log has all that it asks for. The operator asks for it with [`ask_for`]; it is done at the next
 //! start, before there is a Raft, and begins again after a crash at any point:
 //!
-//! 1. `member/REBUILD` says "wanted": `state/` is renamed to `state.damaged-N`, and kept.
+//! 1. `member/REBUILD` says "wanted": the log must have all that the state shows it to have had, as nobody could tell
+//!    afterwards. `state/` is renamed to `state.damaged-N`, and kept.
 //! 2. It says "moved": another member's state is received and installed, and the log is made to begin after it.
 //! 3. It is removed, and so is what says that the member must not start.
 
@@ -29,7 +30,8 @@ use crate::{
     ReplicaConfig, StartError,
     blocking::block,
     codec,
-    data_dir::{make_private_dir, member_dir},
+    data_dir::{check_log, member_dir, open_log},
+    identity::Identity,
     oversight::condemned,
     peer::{
         discovery::Inquiry,
@@ -43,6 +45,15 @@ use crate::{
 const FILE: &str = "REBUILD";
 const WANTED: &str = "wanted";
 const MOVED: &str = "moved";
+
+/// How far a rebuild is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Wanted,
+    /// The state was put aside.
+    Moved,
+}
+
 /// Between rounds in which no other member could send its state.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -53,22 +64,49 @@ pub fn ask_for(data_dir: &Path) -> io::Result<()> {
         let text = format!("{} is no member's data directory", data_dir.display());
         return Err(io::Error::other(text));
     }
-    if stage(&member_dir)?.is_some() {
-        return Ok(());
-    }
-    note(&member_dir, WANTED)
-}
-
-/// How far a rebuild is; none is asked for.
-pub fn stage(member_dir: &Path) -> io::Result<Option<String>> {
-    match fs::read_to_string(member_dir.join(FILE)) {
-        Ok(stage) => Ok(Some(stage.trim_end().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+    match stage(&member_dir) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => note(&member_dir, Stage::Wanted),
+        // However far it was: what came in the state's place is put aside as well.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => note(&member_dir, Stage::Wanted),
         Err(error) => Err(error),
     }
 }
 
-fn note(member_dir: &Path, stage: &str) -> io::Result<()> {
+/// `None`: no rebuild is asked for. A note that says anything else is damaged: taken for "moved" it would vouch for the
+/// state that is to go.
+pub fn stage(member_dir: &Path) -> io::Result<Option<Stage>> {
+    let path = member_dir.join(FILE);
+    let found = match fs::read(&path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(io::Error::new(
+                error.kind(),
+                format!("{}: {error}", path.display()),
+            ));
+        }
+    };
+    match String::from_utf8_lossy(&found).trim_end() {
+        WANTED => Ok(Some(Stage::Wanted)),
+        MOVED => Ok(Some(Stage::Moved)),
+        _ => {
+            let data_dir = member_dir.parent().unwrap_or(member_dir).display();
+            let text = format!(
+                "{}: damaged: it says neither \"{WANTED}\" nor \"{MOVED}\"; nothing was changed: run `barque rebuild \
+                 --data-dir {data_dir}` again and start the member",
+                path.display()
+            );
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+    }
+}
+
+fn note(member_dir: &Path, stage: Stage) -> io::Result<()> {
+    let stage = match stage {
+        Stage::Wanted => WANTED,
+        Stage::Moved => MOVED,
+    };
     let (path, new) = (member_dir.join(FILE), member_dir.join(FILE).with_extension("new"));
     let mut file = File::create(&new)?;
     writeln!(file, "{stage}")?;
@@ -81,6 +119,7 @@ fn note(member_dir: &Path, stage: &str) -> io::Result<()> {
 pub struct Rebuild<'a> {
     pub config: &'a ReplicaConfig,
     pub me: Me,
+    pub identity: Identity,
     pub inquiry: &'a Inquiry,
     pub links: Links,
     pub service: &'a PeerService,
@@ -94,14 +133,14 @@ impl Rebuild<'_> {
         let Some(stage) = stage(&member_dir)? else {
             return Ok(());
         };
-        if stage == WANTED {
+        if stage == Stage::Wanted {
+            self.check_others(&member_dir)?;
+            block(|| check_log(self.config, &self.identity))?;
             block(|| self.put_state_aside())?;
-            note(&member_dir, MOVED)?;
+            note(&member_dir, Stage::Moved)?;
         }
         let (store, mut applier) = self.config.host.open_store(self.config.store.clone())?;
-        let log_dir = self.config.data_dir.join("wal");
-        make_private_dir(&log_dir)?;
-        let (wal, recovered) = self.config.host.open_log(&log_dir, self.config.log.clone())?;
+        let (wal, recovered) = open_log(self.config, &self.identity)?;
         clear_leftovers(&self.snapshot_dir)?;
         if applier.applied().is_none() {
             let least = recovered.purged.map_or(0, |(_, index)| index);
@@ -117,6 +156,18 @@ impl Rebuild<'_> {
         File::open(&member_dir)?.sync_all()?;
         tracing::info!("the state of this member is another member's now");
         Ok(())
+    }
+
+    /// A member alone would put its state aside and wait for ever.
+    fn check_others(&self, member_dir: &Path) -> Result<(), StartError> {
+        match self.inquiry.has_others() {
+            true => Ok(()),
+            false => Err(StartError::Identity(format!(
+                "this member is to be rebuilt, but --initial-cluster names no other one that could send its state. Nothing \
+                 was changed: name the others there, or remove {} if there are none",
+                member_dir.join(FILE).display()
+            ))),
+        }
     }
 
     /// Kept: it is evidence, and it may be all that there is.
@@ -255,12 +306,12 @@ mod tests {
         fs::write(member_dir.join("identity.json"), "{}").unwrap();
         assert_eq!(stage(&member_dir).unwrap(), None);
         ask_for(dir.path()).unwrap();
-        assert_eq!(stage(&member_dir).unwrap().as_deref(), Some(WANTED));
-        note(&member_dir, MOVED).unwrap();
+        assert_eq!(stage(&member_dir).unwrap(), Some(Stage::Wanted));
+        note(&member_dir, Stage::Moved).unwrap();
         ask_for(dir.path()).unwrap();
         assert_eq!(
-            stage(&member_dir).unwrap().as_deref(),
-            Some(MOVED),
+            stage(&member_dir).unwrap(),
+            Some(Stage::Moved),
             "it is under way"
         );
     }
@@ -298,5 +349,28 @@ mod tests {
         check((5, 17), 17, (5, 17)).await;
         // Another entry was committed there: what this log has from there on never was.
         check((5, 8), 8, (5, 8)).await;
+
+    fn data_dir() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let member_dir = dir.path().join("member");
+        fs::create_dir(&member_dir).unwrap();
+        fs::write(member_dir.join("identity.json"), "{}").unwrap();
+        (dir, member_dir)
+    }
+
+    /// Whatever it says besides the two words says nothing of how far the rebuild is.
+    #[test]
+    fn a_damaged_note_is_refused_until_it_is_asked_for_again() {
+        for damaged in ["", "vanted\n", "wante", "moved\nmoved\n", "\u{fffd}"] {
+            let (dir, member_dir) = data_dir();
+            fs::write(member_dir.join(FILE), damaged).unwrap();
+            let error = stage(&member_dir).unwrap_err().to_string();
+            assert!(
+                error.contains("REBUILD: damaged") && error.contains("run `barque rebuild --data-dir"),
+                "{error}"
+            );
+            ask_for(dir.path()).unwrap();
+            assert_eq!(stage(&member_dir).unwrap(), Some(Stage::Wanted), "{damaged:?}");
+        }
     }
 }

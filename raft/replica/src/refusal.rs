@@ -88,6 +88,11 @@ impl fmt::Display for Replace {
     }
 }
 
+/// The same where not even the member's ID can be read.
+pub const REPLACE_UNKNOWN: &str = "else this member has lost what it promised: `etcdctl member list` shows its ID, run \
+                                   `etcdctl member remove ID` and `etcdctl member add`, then start it with an empty data \
+                                   directory and --initial-cluster-state existing";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -203,6 +203,7 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     let rebuild = Rebuild {
         config,
         me,
+        identity: identity.get(),
         inquiry: &inquiry,
         links: Links::new(gate.clone(), directory.holders.clone(), dialing.clone()),
         service: &service,

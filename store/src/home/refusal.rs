@@ -44,7 +44,7 @@ impl Home {
             None => "restore the state directory".to_owned(),
         };
         StoreError::DataDir(format!(
-            "{} {what}; found: {}; nothing was changed: {mend}, otherwise replace the member",
+            "{} {what}; found: {}; nothing was changed: {mend}",
             pointer.display(),
             listed(&found)
         ))

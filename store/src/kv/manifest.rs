@@ -79,7 +79,7 @@ impl Manifest {
             let at = records.broken_at;
             let text = format!(
                 "{}: the record at {at} is unreadable, {text}: it is damaged, not torn at its end; nothing was changed: \
-                 restore it, or replace the member",
+                 restore it",
                 path.display()
             );
             Err(damaged(text))
@@ -198,7 +198,7 @@ fn named(dir: &Path) -> Result<PathBuf, StoreError> {
         let manifests = manifests(dir);
         let mend = match manifests.last() {
             Some(name) => format!("`echo {name} > {}` names it again", current.display()),
-            None => "restore the directory, or replace the member".to_owned(),
+            None => "restore the directory".to_owned(),
         };
         Err(damaged(format!(
             "{} {what}; found: {}; nothing was changed: {mend}",

@@ -56,10 +56,11 @@ impl Condemned {
 /// Refuses to start a member that was stopped for its state.
 pub fn refuse(member_dir: &Path, member_id: u64) -> Result<(), StartError> {
     let path = member_dir.join(FILE);
-    match fs::read_to_string(&path) {
+    match fs::read(&path) {
+        // Damaged or not: that it is there says that the member must not start.
         Ok(why) => Err(StartError::Identity(format!(
             "{}. If it is known to be the right one after all, remove {} and start it again: it is compared again",
-            reason(member_id, why.trim_end(), member_dir),
+            reason(member_id, String::from_utf8_lossy(&why).trim_end(), member_dir),
             path.display()
         ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

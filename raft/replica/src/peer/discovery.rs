@@ -203,6 +203,11 @@ impl Inquiry {
         })
     }
 
+    /// The flags name other members.
+    pub fn has_others(&self) -> bool {
+        !self.others.is_empty()
+    }
+
     /// The members of this cluster that answer, and where.
     pub async fn who_answers(&self, me: Me) -> Vec<(u64, Vec<String>)> {
         let asking = self.others.iter().map(|other| async move {

@@ -4,9 +4,7 @@ use std::path::Path;
 
 use rocksdb::{Error, ErrorKind};
 
-use crate::StoreError;
-
-const IN_USE: &str = "is in use by another process";
+use crate::{StoreError, error::IN_USE};
 
 pub(super) fn engine_error(error: Error) -> StoreError {
     match error.kind() {
@@ -50,10 +48,6 @@ pub(super) fn cannot_open(dir: &Path, error: &Error, is_whole: bool) -> StoreErr
         return StoreError::DataDir(format!("{} {IN_USE}", dir.display()));
     }
     StoreError::DataDir(format!("cannot open {}: {text}", dir.display()))
-}
-
-pub(super) fn is_in_use(error: &StoreError) -> bool {
-    matches!(error, StoreError::DataDir(text) if text.ends_with(IN_USE))
 }
 
 fn damaged(detail: String) -> StoreError {

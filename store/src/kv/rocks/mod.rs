@@ -21,7 +21,7 @@ use rocksdb::{
 };
 
 use self::{
-    errors::{cannot_open, engine_error, is_in_use, named_in, unreadable},
+    errors::{cannot_open, engine_error, named_in, unreadable},
     options::{MAX_OPEN_FILES, database_options, family_options},
     view::RocksView,
 };
@@ -90,7 +90,7 @@ impl RocksEngine {
         match open_database(&dir, &cache, false, Some(manifest)) {
             Ok(db) => Ok(Self::new(home, cache, dir, db)),
             Err(error) => {
-                if let Some(kept) = kept.filter(|_| is_in_use(&error)) {
+                if let Some(kept) = kept.filter(|_| error.is_in_use()) {
                     kept.let_go()?;
                 }
                 Err(error)
