@@ -302,18 +302,14 @@ mod tests {
         let error = ask_for(dir.path()).unwrap_err().to_string();
         assert!(error.contains("is no member's data directory"), "{error}");
         let member_dir = dir.path().join("member");
-        make_private_dir(&member_dir).unwrap();
+        fs::create_dir(&member_dir).unwrap();
         fs::write(member_dir.join("identity.json"), "{}").unwrap();
         assert_eq!(stage(&member_dir).unwrap(), None);
         ask_for(dir.path()).unwrap();
         assert_eq!(stage(&member_dir).unwrap(), Some(Stage::Wanted));
         note(&member_dir, Stage::Moved).unwrap();
         ask_for(dir.path()).unwrap();
-        assert_eq!(
-            stage(&member_dir).unwrap(),
-            Some(Stage::Moved),
-            "it is under way"
-        );
+        assert_eq!(stage(&member_dir).unwrap(), Some(Stage::Moved), "it is under way");
     }
 
     /// A log of entries 1 to 10, of term 3 up to 6 and of term 4 from there; then a state at this position.
@@ -349,6 +345,7 @@ mod tests {
         check((5, 17), 17, (5, 17)).await;
         // Another entry was committed there: what this log has from there on never was.
         check((5, 8), 8, (5, 8)).await;
+    }
 
     fn data_dir() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();

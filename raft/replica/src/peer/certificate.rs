@@ -260,7 +260,11 @@ mod tests {
 
     #[test]
     fn one_for_all_hosts_speaks_for_all_of_them() {
-        check("etcd", &["10.0.0.1", "10.0.0.3", "*.peers.example"], &[1, 2, 3, 4, 5]);
+        check(
+            "etcd",
+            &["10.0.0.1", "10.0.0.3", "*.peers.example"],
+            &[1, 2, 3, 4, 5],
+        );
         check("etcd", &["m1", "m2", "10.0.0.1"], &[1, 2]);
         // The first member's name on a certificate for all machines: elsewhere the host is there on purpose.
         check("m1", &["10.0.0.1", "10.0.0.3", "m5.peers.example"], &[1, 3, 4, 5]);
