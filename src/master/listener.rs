@@ -42,7 +42,6 @@ const BACKLOG: i32 = 4096;
 /// Between two requests on a connection of HTTP/1, and for the head of the second: kube-apiserver's, which is that of
 /// Go's clients too. Before the first request the entrance's patience counts.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// One that answers these is kept for as long as it wants, as etcd does: its client may ask something at any time.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -160,7 +159,12 @@ pub async fn accept_loop<H: Handler>(listener: Listener, handler: H, terms: Term
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, "a listener cannot be served"),
     };
-    let acceptor = listener.tls.map(TlsAcceptor::from);
+    let service = Arc::new(Service {
+        acceptor: listener.tls.map(TlsAcceptor::from),
+        handler,
+        manners: terms.manners,
+        drain: drain.clone(),
+    });
     loop {
         let accepted = tokio::select! {
             () = drain.begun() => return,
@@ -169,66 +173,108 @@ pub async fn accept_loop<H: Handler>(listener: Listener, handler: H, terms: Term
         let Some(visitor) = terms.entrance.admit(accepted).await else {
             continue;
         };
-        let (acceptor, handler) = (acceptor.clone(), handler.clone());
-        drain.track(connect(visitor, acceptor, handler, terms.manners, drain.clone()));
+        drain.track(greet(visitor, service.clone()));
     }
 }
 
-/// Nothing is allocated for a connection that has not sent a byte.
-async fn connect<H: Handler>(
-    mut visitor: Visitor<TcpStream>,
+/// What every connection of a listener is served with.
+struct Service<H> {
     acceptor: Option<TlsAcceptor>,
     handler: H,
     manners: Manners,
     drain: Drain,
-) {
-    let address = visitor.ticket().address();
+}
+
+/// Waits for the first byte in a task that holds nothing yet: buffers, TLS and HTTP are for those that want something.
+async fn greet<H: Handler>(mut visitor: Visitor<TcpStream>, service: Arc<Service<H>>) {
     if let Err(error) = prepare(visitor.get_ref()) {
-        return tracing::debug!(%address, %error, "the connection is gone already");
+        return tracing::debug!(%error, "the connection is gone already");
     }
     tokio::select! {
         spoke = visitor.speaks() => if spoke.is_err() { return },
-        () = drain.begun() => return,
+        () = service.drain.begun() => return,
     }
-    Box::pin(serve(visitor, acceptor, handler, manners, drain)).await;
+    let drain = service.drain.clone();
+    drain.track(async move { service.serve(visitor).await });
 }
 
-async fn serve<H: Handler>(
-    visitor: Visitor<TcpStream>,
-    acceptor: Option<TlsAcceptor>,
-    handler: H,
-    manners: Manners,
-    drain: Drain,
-) {
-    let ticket = visitor.ticket();
-    let address = ticket.address();
-    let talk = Talk {
-        ticket: ticket.clone(),
-        manners,
-        drain: drain.clone(),
-    };
-    let Some(acceptor) = acceptor else {
-        let remote = Remote {
-            address,
-            certificate: None,
+impl<H: Handler> Service<H> {
+    async fn serve(&self, visitor: Visitor<TcpStream>) {
+        let ticket = visitor.ticket();
+        let address = ticket.address();
+        let Some(acceptor) = &self.acceptor else {
+            let remote = Remote {
+                address,
+                certificate: None,
+            };
+            return self.speak_http(Mended::new(visitor), remote, ticket).await;
         };
-        return talk.speak_http(Mended::new(visitor), remote, handler).await;
-    };
-    // A handshake that takes too long ends with the visitor.
-    let accepted = tokio::select! {
-        accepted = acceptor.accept(visitor) => accepted,
-        () = drain.begun() => return,
-    };
-    match accepted {
-        Ok(stream) => {
-            let shown = stream.get_ref().1.peer_certificates();
-            let certificate = shown
-                .and_then(|chain| chain.first())
-                .map(|leaf| leaf.clone().into_owned());
-            talk.speak_http(stream, Remote { address, certificate }, handler)
-                .await;
+        // A handshake that takes too long ends with the visitor.
+        let accepted = tokio::select! {
+            accepted = acceptor.accept(visitor) => accepted,
+            () = self.drain.begun() => return,
+        };
+        match accepted {
+            Ok(stream) => {
+                let shown = stream.get_ref().1.peer_certificates();
+                let certificate = shown
+                    .and_then(|chain| chain.first())
+                    .map(|leaf| leaf.clone().into_owned());
+                self.speak_http(stream, Remote { address, certificate }, ticket)
+                    .await;
+            }
+            Err(error) => ticket.handshake_failed(&error),
         }
-        Err(error) => ticket.handshake_failed(&error),
+    }
+
+    async fn speak_http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        remote: Remote,
+        ticket: Ticket,
+    ) {
+        let address = remote.address;
+        let stream = Greeting::new(stream, ticket.clone());
+        let activity = Activity::default();
+        let (requests, handler) = (activity.clone(), self.handler.clone());
+        let service = service_fn(move |request| {
+            ticket.settle();
+            let busy = requests.begin();
+            let (handler, remote) = (handler.clone(), remote.clone());
+            async move {
+                let response = handler.handle(request, remote).await;
+                Ok::<_, Infallible>(busy.until_answered(response))
+            }
+        });
+        let server = server(self.manners.streams);
+        let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.nothing_more(&activity) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = self.drain.over() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "connection ended");
+        }
+    }
+
+    /// Resolves when a connection is to take no more requests.
+    async fn nothing_more(&self, activity: &Activity) {
+        let idle = async {
+            match self.manners.idle_timeout {
+                Some(timeout) => activity.idle(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.drain.begun() => {}
+            () = idle => {}
+        }
     }
 }
 
@@ -239,68 +285,6 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
         .with_time(KEEPALIVE_INTERVAL)
         .with_interval(KEEPALIVE_TIMEOUT);
     SockRef::from(stream).set_tcp_keepalive(&probes)
-}
-
-/// What a connection needs besides its stream.
-struct Talk {
-    ticket: Ticket,
-    manners: Manners,
-    drain: Drain,
-}
-
-impl Talk {
-    async fn speak_http<H: Handler>(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        remote: Remote,
-        handler: H,
-    ) {
-        let Self {
-            ticket,
-            manners,
-            drain,
-        } = self;
-        let address = remote.address;
-        let stream = Greeting::new(stream, ticket.clone());
-        let activity = Activity::default();
-        let requests = activity.clone();
-        let service = service_fn(move |request| {
-            ticket.settle();
-            let busy = requests.begin();
-            let (handler, remote) = (handler.clone(), remote.clone());
-            async move {
-                let response = handler.handle(request, remote).await;
-                Ok::<_, Infallible>(busy.until_answered(response))
-            }
-        });
-        let server = server(manners.streams);
-        let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-        let idle = async {
-            match manners.idle_timeout {
-                Some(timeout) => activity.idle(timeout).await,
-                None => std::future::pending().await,
-            }
-        };
-        let useless = async {
-            tokio::select! {
-                () = drain.begun() => {}
-                () = idle => {}
-            }
-        };
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = useless => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = drain.over() => Ok(()),
-                }
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%address, %error, "connection ended");
-        }
-    }
 }
 
 fn server(streams: u32) -> auto::Builder<TokioExecutor> {

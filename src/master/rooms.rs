@@ -9,8 +9,8 @@ use super::listener::{IDLE_TIMEOUT, Manners, Terms};
 /// For a TLS handshake and the head of the first request; kube-apiserver gives about as long.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// Thousands of clients come back in the same second when a member dies, and two processors make about two thousand
-/// handshakes in one: those that are waiting for theirs must not be taken for a flood. A silent one costs about
-/// 2 KiB besides its socket, one in its handshake about 20.
+/// handshakes in one: those that are waiting for theirs must not be taken for a flood. A silent one costs a
+/// task of less than 1 KiB (`listener/tests.rs`) and its socket.
 const CLIENT_NEWCOMERS: usize = 16 * 1024;
 /// Operators and balancers get in when clients have taken all the rest.
 const METRICS_CONNECTIONS: usize = 100;

@@ -110,14 +110,14 @@ impl Entrance {
             Place::Of(key) => room.displace(key),
             Place::None => {
                 drop(room);
-                self.note(Why::Full, address, "");
+                self.note(Why::Full, address, None);
                 return None;
             }
         };
         let slot = room.add(self, origin, address);
         drop(room);
         if let Some(displaced) = displaced {
-            self.note(Why::Displaced, displaced.address, "");
+            self.note(Why::Displaced, displaced.address, None);
         }
         Some(Visitor::new(stream, slot, self.inner.bounds.patience))
     }
@@ -133,11 +133,11 @@ impl Entrance {
             .collect();
         drop(room);
         for slot in displaced {
-            self.note(Why::Displaced, slot.address, "out of descriptors");
+            self.note(Why::Displaced, slot.address, Some("out of descriptors"));
         }
     }
 
-    pub(crate) fn note(&self, why: Why, address: SocketAddr, reason: &str) {
+    pub(crate) fn note(&self, why: Why, address: SocketAddr, reason: Option<&str>) {
         self.inner.notices.note(self.listener, why, address, reason);
     }
 
@@ -169,7 +169,7 @@ impl Entrance {
         }
         drop(room);
         if was_new {
-            self.note(Why::Late, slot.address, "");
+            self.note(Why::Late, slot.address, None);
         }
         was_new
     }

@@ -49,7 +49,7 @@ impl Notices {
     }
 
     /// Counts it, and tells of it if that is due.
-    pub fn note(&self, listener: &str, why: Why, address: SocketAddr, reason: &str) {
+    pub fn note(&self, listener: &str, why: Why, address: SocketAddr, reason: Option<&str>) {
         if let Some(count) = self.count(why) {
             tracing::warn!(listener, %address, reason, count, "{}", why.text());
         }

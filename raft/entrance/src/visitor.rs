@@ -92,7 +92,7 @@ impl Ticket {
         let (entrance, address) = (&self.0.entrance, self.0.address);
         // What the TLS library refuses is invalid data, whatever is wrong with it.
         if error.kind() == io::ErrorKind::InvalidData {
-            return entrance.note(Why::Handshake, address, &error.to_string());
+            return entrance.note(Why::Handshake, address, Some(error.to_string().as_str()));
         }
         tracing::debug!(listener = entrance.listener(), %address, %error, "a handshake came to no end");
     }

@@ -100,6 +100,24 @@ fn server_config() -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
+/// Thousands of them may be held at once.
+#[tokio::test]
+async fn a_silent_connection_costs_little() {
+    let service = Arc::new(Service {
+        acceptor: Some(TlsAcceptor::from(server_config())),
+        handler: Echo,
+        manners: MANNERS,
+        drain: Drain::default(),
+    });
+    let served = serve(SHORT);
+    let visitor = served
+        .entrance
+        .enter(served.connect().await, served.address)
+        .unwrap();
+    let task_bytes = std::mem::size_of_val(&greet(visitor, service));
+    assert!(task_bytes <= 1024, "{task_bytes}");
+}
+
 #[tokio::test]
 async fn who_says_nothing_is_closed() {
     for tls in [None, Some(server_config())] {

@@ -27,8 +27,8 @@ use crate::{Connection, Listener, tasks::Tasks};
 /// (`docs/failover.md`). The floor is for machines that are busy with something else: a lost packet alone costs
 /// 200 ms, and a newcomer that is slow keeps nobody out.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
-/// A silent connection costs about 2 KiB, one in its handshake about 20. A handshake of a millisecond survives
-/// unless this many others come and speak meanwhile.
+/// Each costs some 15 KiB at most. A handshake of a millisecond survives unless this many others come and speak
+/// meanwhile.
 const NEWCOMERS: usize = 1024;
 /// Members open three connections to each other; the largest cluster on one machine, seven members, some forty per
 /// port. The rest is for those that were cut and are not missed yet.
@@ -162,5 +162,60 @@ impl AsyncWrite for Accepted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::{Host, RealHost};
+
+    fn server_config() -> Arc<rustls::ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        Arc::new(config)
+    }
+
+    /// None of the silent ones is closed before an hour is over: whoever is answered was not waiting for one.
+    #[tokio::test]
+    async fn a_handshake_waits_for_no_other() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let listeners = RealHost.listen(vec![listener]).unwrap();
+        let entrance = entrance(Duration::from_secs(3600));
+        let _incoming = accept(listeners, Some(server_config()), &entrance);
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"this is no handshake").await.unwrap();
+        // An alert: it was read, and judged.
+        let answered = tokio::time::timeout(Duration::from_secs(30), client.read_u8()).await;
+        assert_eq!(answered.expect("it takes too long").unwrap(), 0x15);
+        let figures = entrance.figures();
+        assert_eq!((figures.newcomers, figures.displaced, figures.late), (200, 0, 0));
+    }
+
+    #[test]
+    fn slow_links_have_the_time_that_they_were_given() {
+        assert_eq!(patience(Duration::from_millis(500)), LEAST_PATIENCE);
+        assert_eq!(patience(Duration::from_secs(5)), Duration::from_secs(5));
     }
 }
