@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use barque_store::{Revision, Store, StoreError};
 
 use crate::{
-    files::{filled, flip, len, names, read_rows, tables},
+    files::{ROUNDS, filled, filled_for, flip, len, names, read_rows, tables},
     support::*,
 };
 
@@ -27,13 +27,9 @@ fn names_the_file(found: Result<(), StoreError>, file: &Path) {
 #[test]
 fn a_flipped_bit_in_any_file_is_found_while_the_store_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, mut applier) = filled(dir.path());
-    // No more compactions from here on, which would remove files; a copy tells which are in use.
-    store.defragment().unwrap();
-    let copy = dir.path().join("copy");
-    applier.checkpoint(&copy).unwrap();
-    let in_use = tables(&copy);
-    fs::remove_dir_all(&copy).unwrap();
+    // No compactions while the reader lives, which would remove files.
+    let (store, mut applier, _reader) = filled_for(ROUNDS, dir.path());
+    let in_use = tables(&state(dir.path()));
     assert!(in_use.len() >= 7, "{in_use:?}");
     // All of it has been read, and is in memory.
     store.reader().range(&all()).unwrap();
@@ -44,7 +40,6 @@ fn a_flipped_bit_in_any_file_is_found_while_the_store_runs() {
     let before = names(dir.path());
     store.verify_blocks(&mut |_| true).unwrap();
     for table in in_use {
-        let table = state(dir.path()).join(table.file_name().unwrap());
         flip(&table, len(&table) / 3);
         names_the_file(store.verify_blocks(&mut |_| true), &table);
         flip(&table, len(&table) / 3);
