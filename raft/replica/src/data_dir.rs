@@ -120,7 +120,8 @@ pub fn begin_life(mut identity: Identity, member_dir: &Path) -> Result<(Identity
     let forgotten = |what: String| {
         let replace = Replace(identity.member_id);
         StartError::Identity(format!(
-            "{what}; without what it remembers of the others this member may count votes that must not count, {replace}"
+            "{what}; nothing was changed: put it back as it was since the last start; without what it remembers of the \
+             others this member may count votes that must not count, {replace}"
         ))
     };
     let path = KnownPeers::path(member_dir);
