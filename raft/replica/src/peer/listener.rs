@@ -199,7 +199,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let listeners = RealHost.listen(vec![listener]).unwrap();
         let entrance = entrance(Duration::from_secs(3600));
-        let _incoming = accept(listeners, Some(server_config()), &entrance);
+        let (tasks, _failed) = Tasks::new();
+        let _incoming = accept(listeners, Some(server_config()), &entrance, &tasks);
         let mut silent = Vec::new();
         for _ in 0..200 {
             silent.push(TcpStream::connect(address).await.unwrap());
