@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     ("wal/*.wal", "a byte changed", |on, _| flip(&on.segment(0), 20_000)),
     ("wal/*.wal", "its header changed", |on, _| flip(&on.segment(0), 0)),
     ("wal/*.wal", "cut short", |on, _| set_len(&on.segment(0), 30_000)),
-    ("wal/*.wal", "zeroes in place of its end", |on, _| zero_end(&on.last_segment())),
+    ("wal/*.wal", "zeroes in place of its end", zero_end),
     ("wal/*.wal", "an older copy of the last one", older_segment),
     ("wal/*.wal", "the oldest removed", |on, _| fs::remove_file(on.segment(0)).unwrap()),
     ("wal/*.wal", "one in the middle removed", |on, _| fs::remove_file(on.segment(1)).unwrap()),
@@ -146,19 +146,13 @@ impl Ground {
         self.write(file, "");
     }
 
-    /// Those that hold frames: one that was made ahead has nothing behind its header.
-    fn segments(&self) -> Vec<PathBuf> {
-        let mut segments = files(&self.at("wal"), |name| name.ends_with(".wal"));
-        segments.retain(|path| fs::read(path).unwrap()[4096..].iter().any(|byte| *byte != 0));
-        segments
-    }
-
     fn segment(&self, number: usize) -> PathBuf {
-        self.segments()[number].clone()
+        self.segments().swap_remove(number)
     }
 
-    fn last_segment(&self) -> PathBuf {
-        self.segments().pop().expect("a segment")
+    /// The last of them was made ahead.
+    fn segments(&self) -> Vec<PathBuf> {
+        files(&self.at("wal"), |name| name.ends_with(".wal"))
     }
 
     /// The largest table file of a column family: its properties name the family.
@@ -197,11 +191,15 @@ fn set_len(path: &Path, len: u64) {
     file.set_len(len).unwrap();
 }
 
-/// From the middle of what was written on.
-fn zero_end(segment: &Path) {
-    let mut bytes = fs::read(segment).unwrap();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[(4096 + end) / 2..].fill(0);
+/// From the middle of what was written to the last segment on: up to where, the mark says.
+fn zero_end(on: &Ground, _: &str) {
+    let mark = fs::read(on.at("wal/mark")).unwrap();
+    let number = |at: usize| u64::from_le_bytes(mark[at..at + 8].try_into().unwrap());
+    let copies = [0, 4096].map(|copy| (number(copy + 16), number(copy + 24)));
+    let (seq, end) = copies[0].max(copies[1]);
+    let segment = on.at(&format!("wal/{seq:016x}.wal"));
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[(4096 + end as usize) / 2..].fill(0);
     fs::write(segment, bytes).unwrap();
 }
 
@@ -216,18 +214,18 @@ fn older_segment(on: &Ground, _: &str) {
 
 /// A put is acknowledged, the member killed, and the put's frame damaged; the mark is one from before the put.
 fn torn_batch(on: &Ground, _: &str) {
+    const PUT: &[u8] = b"acknowledged";
     let before = fs::read(on.at("wal/mark")).unwrap();
     let member = Flags::alone(&on.dir).start();
     member.keys();
     member.etcdctl("put k-last acknowledged");
     member.kill();
     on.write("wal/mark", before);
-    let segment = on.last_segment();
-    let bytes = fs::read(&segment).unwrap();
-    let put = b"acknowledged";
-    let at = bytes
-        .windows(put.len())
-        .rposition(|window| window == put)
-        .unwrap();
+    let found = on.segments().into_iter().find_map(|segment| {
+        let bytes = fs::read(&segment).unwrap();
+        let at = bytes.windows(PUT.len()).rposition(|window| window == PUT)?;
+        Some((segment, at))
+    });
+    let (segment, at) = found.expect("the put is in the log");
     flip(&segment, at);
 }

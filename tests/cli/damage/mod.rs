@@ -120,7 +120,7 @@ fn every_line_about_one_member_is_rehearsed() {
     };
     thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
-            scope.spawn(&rehearse_all);
+            scope.spawn(rehearse_all);
         }
     });
     let failed = failed.into_inner().unwrap();
