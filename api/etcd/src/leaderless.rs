@@ -79,13 +79,13 @@ mod tests {
 
     use super::*;
 
-    fn spawn<F: Future<Output = bool> + Send>(
+    fn spawn<F>(
         probe: impl Fn() -> F + Send + 'static,
         election_timeout: Duration,
         stopping: CancellationToken,
     ) -> (watch::Receiver<Quorum>, JoinHandle<()>)
     where
-        F: 'static,
+        F: Future<Output = bool> + Send + 'static,
     {
         let (quorum, task) = monitor(probe, election_timeout, stopping);
         (quorum, tokio::spawn(task))

@@ -46,7 +46,6 @@ pub fn delete(key: &str, to: &str, prev_kv: bool) -> pb::DeleteRangeRequest {
         key: key.to_owned().into(),
         range_end: to.to_owned().into(),
         prev_kv,
-        ..Default::default()
     }
 }
 

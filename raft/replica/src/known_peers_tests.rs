@@ -1,3 +1,5 @@
+//! Who passes as a known peer, who is refused, and what is remembered across restarts.
+
 use std::fs;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The pointer and the state directories: damaged, missing, left over, and synced in the right order.
+
 use std::os::unix::fs::symlink;
 
 use super::{

@@ -1,3 +1,5 @@
+//! Manifests as RocksDB writes them, torn and damaged in every place.
+
 use bytes::Bytes;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The engine on real files: what is flushed together, verified, and kept.
+
 use std::fs;
 
 use bytes::Bytes;
