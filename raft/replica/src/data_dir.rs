@@ -132,7 +132,7 @@ pub fn begin_life(mut identity: Identity, member_dir: &Path) -> Result<(Identity
     }
     let known = KnownPeers::load(member_dir, is_first).map_err(|error| forgotten(error.to_string()))?;
     let known = known.ok_or_else(|| forgotten(format!("{} is missing", path.display())))?;
-    identity.starts += 1;
+    identity.count_start();
     identity.save(member_dir)?;
     Ok((identity, known))
 }
@@ -229,12 +229,17 @@ pub fn check_log(config: &ReplicaConfig, identity: &Identity) -> Result<(), Star
 
 /// The state is derived: what this member has promised lies in its log and beside its identity, and is not lost with it.
 fn state_refused(config: &ReplicaConfig, error: StoreError) -> StartError {
-    let is_refused = error.is_damage() || matches!(error, StoreError::DataDir(_));
+    // A disk without room is no damage, and another state would need room as well.
+    let is_refused = (error.is_damage() || matches!(error, StoreError::DataDir(_)))
+        && !error.to_string().contains(NO_ROOM);
     if !is_refused || error.is_in_use() {
         return error.into();
     }
     StartError::Identity(format!("{error}; {}", TakeAnothers(config)))
 }
+
+/// As the operating system, and RocksDB after it, says that a disk is full.
+const NO_ROOM: &str = "No space left on device";
 
 /// An error of the operating system passes, or is no damage.
 fn log_refused(log_dir: &Path, member_id: u64, error: io::Error) -> StartError {

@@ -19,9 +19,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     MemberConfig, ReplicaConfig, StartError,
-    known_peers::KnownPeers,
+    known_peers::{KnownPeers, LIVES},
     refusal::REPLACE_UNKNOWN,
     sealed::{self, Found},
+    types::Start,
 };
 
 fn first_u64(hash: impl AsRef<[u8]>) -> u64 {
@@ -89,6 +90,9 @@ pub struct Identity {
     /// How many times the data directory was started, the life under way included.
     #[serde(default)]
     pub starts: u64,
+    /// The last of them, the one under way included, by which peers tell it from a copy that was started as often.
+    #[serde(default)]
+    pub lives: Vec<Start>,
     /// Why it never starts again: it lost what it had promised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<String>,
@@ -109,8 +113,25 @@ impl Identity {
             admitted: !config.new_cluster,
             has_log: false,
             starts: 0,
+            lives: Vec::new(),
             retired: None,
         }
+    }
+
+    /// A life begins.
+    pub fn count_start(&mut self) {
+        self.starts += 1;
+        self.lives.push(Start {
+            number: self.starts,
+            life: rand::random(),
+        });
+        let surplus = self.lives.len().saturating_sub(LIVES);
+        self.lives.drain(..surplus);
+    }
+
+    /// The life under way.
+    pub fn life(&self) -> Option<Start> {
+        self.lives.last().copied()
     }
 
     /// May take part in Raft.

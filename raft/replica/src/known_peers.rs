@@ -14,7 +14,12 @@
 //! c says   (start 5, life 92)   refused: a copy of c's directory from before start 5 was put back and started, which
 //!                               counted from 4 to 5 as well. c had voted and acknowledged in life 81
 //! c says   (start 4, life 70)   refused: the copy is older still; or a message of an earlier life that was under way
+//! c says   (start 6, life 95)   refused, though the counter grew: the copy was started once while nobody heard of it. It
+//!                               shows the lives that it had, and (start 5, life 81) is none of them
 //! ```
+//!
+//! So a member shows its last [`LIVES`] lives beside the one under way. Of a peer that has not heard of it for longer than
+//! that it is believed if its counter grew: it may have restarted that often meanwhile.
 //!
 //! IDs never come back: a member that is added anew gets another one.
 
@@ -38,12 +43,34 @@ use crate::{
 /// Members that are remembered. Far more than a cluster ever has; of those that have left, the first to go.
 const KNOWN_MAX: usize = 1000;
 
+/// Lives that a member shows: the one under way, and those before it.
+pub const LIVES: usize = 32;
+
 /// What a member says of itself on each call and each reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct Told<'a> {
     pub incarnation: u64,
     /// A program that does not count its starts says none.
     pub start: Option<Start>,
+    /// Its last lives, in the form of [`past`].
+    pub past: &'a str,
+}
+
+/// As lives are shown: `number-life` of each in hexadecimal, with commas between.
+pub fn past(lives: &[Start]) -> String {
+    let shown: Vec<String> = lives
+        .iter()
+        .map(|Start { number, life }| format!("{number:x}-{life:x}"))
+        .collect();
+    shown.join(",")
+}
+
+pub fn parse_start(text: &str) -> Option<Start> {
+    let (number, life) = text.split_once('-')?;
+    Some(Start {
+        number: u64::from_str_radix(number, 16).ok()?,
+        life: u64::from_str_radix(life, 16).ok()?,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +193,10 @@ impl KnownPeers {
         let path = Self::path(member_dir);
         let unsealed = |value| of_format_1(value).filter(|_| may_be_old);
         let notes: Option<Found<Notes>> = sealed::load(&path, unsealed)?;
+        // Before the identity says that its starts are counted: from then on format 1 is damage.
+        if let Some(Found::Unsealed(notes)) = &notes {
+            sealed::save(&path, notes)?;
+        }
         Ok(notes.map(|notes| Self {
             path,
             notes: Mutex::new(notes.into_inner()),
@@ -226,7 +257,7 @@ impl KnownPeers {
             return refused(lost.why());
         }
         let seen = noted.start.filter(|_| is_of_it);
-        if let Some(why) = older_copy(seen, told.start).filter(|_| !planted("older-copy-votes")) {
+        if let Some(why) = older_copy(seen, told).filter(|_| !planted("older-copy-votes")) {
             return refused(why);
         }
         let is_news = !is_of_it || told.start.is_some_and(|told| seen != Some(told));
@@ -305,13 +336,21 @@ impl Lost {
     }
 }
 
-/// A counter that falls, or that does not grow though the life is another.
-fn older_copy(seen: Option<Start>, told: Option<Start>) -> Option<Why> {
-    let (seen, told) = (seen?, told?);
-    let grew = told.number > seen.number || told == seen;
-    (!grew).then_some(Why::OlderCopy {
+/// A counter that falls, or does not grow though the life is another; or a past in which another life had the number.
+fn older_copy(seen: Option<Start>, told: Told) -> Option<Why> {
+    let (seen, now) = (seen?, told.start?);
+    if now == seen {
+        return None;
+    }
+    let had_another = || {
+        let past = told.past.split(',').take(LIVES).filter_map(parse_start);
+        past.into_iter()
+            .any(|life| life.number == seen.number && life.life != seen.life)
+    };
+    let is_older = now.number <= seen.number || had_another();
+    is_older.then_some(Why::OlderCopy {
         seen: seen.number,
-        told: told.number,
+        told: now.number,
     })
 }
 

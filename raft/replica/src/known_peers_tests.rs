@@ -6,8 +6,12 @@ use super::*;
 
 const START: Option<Start> = Some(Start { number: 4, life: 70 });
 
-fn told(incarnation: u64, start: Option<Start>) -> Told {
-    Told { incarnation, start }
+fn told(incarnation: u64, start: Option<Start>) -> Told<'static> {
+    Told {
+        incarnation,
+        start,
+        past: "",
+    }
 }
 
 fn start(number: u64, life: u64) -> Option<Start> {
@@ -93,6 +97,44 @@ fn an_older_copy_of_a_data_directory_is_told_by_its_start() {
         .unwrap()
         .unwrap_err();
     assert!(text.to_string().contains("an older copy of its data"), "{text}");
+}
+
+#[test]
+fn an_older_copy_is_told_by_its_past_when_it_was_started_unheard() {
+    let dir = tempfile::tempdir().unwrap();
+    let older = |seen, told| Some(Why::OlderCopy { seen, told });
+    let lives = |lives: &[(u64, u64)]| -> String {
+        let lives: Vec<Start> = lives
+            .iter()
+            .map(|(number, life)| Start {
+                number: *number,
+                life: *life,
+            })
+            .collect();
+        past(&lives)
+    };
+    // (start, past, expected), in this order.
+    let cases = [
+        (start(5, 81), lives(&[(4, 70), (5, 81)]), None),
+        (start(6, 95), lives(&[(4, 70), (5, 92), (6, 95)]), older(5, 6)),
+        (
+            start(20, 1),
+            lives(&[(4, 70), (5, 92), (6, 95), (20, 1)]),
+            older(5, 20),
+        ),
+        // What went on from there, and was not heard for a while.
+        (start(7, 9), lives(&[(5, 81), (6, 3), (7, 9)]), None),
+        // Too long ago to be shown.
+        (start(90, 2), lives(&[(80, 4), (90, 2)]), None),
+        (start(91, 3), "rubbish,,1-".into(), None),
+    ];
+    for (case, past, expected) in cases {
+        let told = Told {
+            past: &past,
+            ..told(10, case)
+        };
+        assert_eq!(why(known(dir.path()).check(1, told)), expected, "{case:?}");
+    }
 }
 
 #[test]
@@ -189,6 +231,9 @@ fn a_list_of_format_1_is_taken_over() {
     let list = r#"[{"member_id":"1","incarnation":"a"}]"#;
     fs::write(KnownPeers::path(dir.path()), list).unwrap();
     assert!(KnownPeers::load(dir.path(), false).is_err());
+    // Written anew at once: a start that is interrupted must not be its last.
+    KnownPeers::load(dir.path(), true).unwrap();
+    KnownPeers::load(dir.path(), false).unwrap();
     let peers = known(dir.path());
     assert_eq!(peers.incarnation_of(1), Some(10));
     assert_eq!(why(peers.check(1, told(11, START))), Some(Why::Wiped));

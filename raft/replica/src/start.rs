@@ -176,7 +176,7 @@ async fn prepare(config: &mut ReplicaConfig) -> Result<(Ground, Opened), StartEr
     // Members that bootstrap together ask one another, so the listener serves before anything else.
     known.expect(founders(config).into_keys());
     let (tasks, failed) = Tasks::new();
-    let gate = Gate::new(me, Arc::new(known));
+    let gate = Gate::new(me, Arc::new(known)).with_past(&identity.lives);
     let directory = Directory::new(gate.clone(), !identity.is_admitted());
     directory.initialized.store(identity.has_log, Ordering::Release);
     let service = PeerService::new(gate.clone(), Receiver::new(snapshot_dir(config)));
@@ -234,10 +234,7 @@ fn me(identity: &Identity) -> Me {
         cluster_id: identity.cluster_id,
         member_id: identity.member_id,
         incarnation: identity.incarnation,
-        start: Start {
-            number: identity.starts,
-            life: rand::random(),
-        },
+        start: identity.life().unwrap_or(Start { number: 0, life: 0 }),
     }
 }
 

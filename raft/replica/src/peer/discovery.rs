@@ -480,6 +480,7 @@ mod tests {
             Told {
                 incarnation: first.incarnation,
                 start: None,
+                past: "",
             },
         );
         assert_eq!(b_knows.unwrap(), Ok(()));

@@ -18,10 +18,13 @@ pub mod socket;
 use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::Mutex;
-use tonic::{Status, metadata::MetadataMap};
+use tonic::{
+    Status,
+    metadata::{AsciiMetadataValue, MetadataMap},
+};
 
 use crate::{
-    known_peers::{KnownPeers, Told},
+    known_peers::{KnownPeers, Told, parse_start, past},
     refusal::{Refusal, Why},
     types::{Me, Start},
 };
@@ -32,6 +35,8 @@ pub const TO: &str = "barque-to";
 pub const INCARNATION: &str = "barque-incarnation";
 /// Number and life of the start, in hexadecimal with a dash between.
 pub const START: &str = "barque-start";
+/// The last lives of the sender's data directory.
+const PAST: &str = "barque-past";
 /// On a refusal: the member that it names must stop.
 const STOP: &str = "barque-stop";
 
@@ -47,6 +52,8 @@ pub struct Gate {
     pub known: Arc<KnownPeers>,
     /// Why this member must stop.
     stop: Arc<tokio::sync::watch::Sender<Option<Stop>>>,
+    /// This member's last lives, as they are shown.
+    past: AsciiMetadataValue,
     /// Why peers were refused, each logged once.
     refused: Arc<Mutex<HashSet<String>>>,
 }
@@ -86,8 +93,16 @@ impl Gate {
             me,
             known,
             stop,
+            past: AsciiMetadataValue::from_static(""),
             refused: Arc::default(),
         }
+    }
+
+    /// Shows these lives to peers.
+    pub fn with_past(mut self, lives: &[Start]) -> Self {
+        let past = past(lives).parse();
+        self.past = past.expect("hexadecimal digits, dashes and commas are valid metadata");
+        self
     }
 
     /// Stamps an outgoing call.
@@ -120,6 +135,7 @@ impl Gate {
             START,
             value.expect("hexadecimal digits and a dash are valid metadata"),
         );
+        metadata.insert(PAST, self.past.clone());
     }
 
     /// Who calls, if they may.
@@ -154,6 +170,7 @@ impl Gate {
         let told = Told {
             incarnation,
             start: None,
+            past: "",
         };
         if let Err(refusal) = self.known.check(member_id, told)? {
             self.refuse(refusal.to_string());
@@ -267,26 +284,24 @@ impl Gate {
 }
 
 /// What a call or a reply says of the life that sent it.
-fn told(metadata: &MetadataMap) -> Result<Told, Status> {
+fn told(metadata: &MetadataMap) -> Result<Told<'_>, Status> {
     let incarnation = number(metadata, INCARNATION)?;
     let Some(value) = metadata.get(START) else {
         return Ok(Told {
             incarnation,
             start: None,
+            past: "",
         });
     };
-    let parse = |text: &str| {
-        let (number, life) = text.split_once('-')?;
-        Some(Start {
-            number: u64::from_str_radix(number, 16).ok()?,
-            life: u64::from_str_radix(life, 16).ok()?,
-        })
-    };
-    let start = value.to_str().ok().and_then(parse);
+    let start = value.to_str().ok().and_then(parse_start);
     let start = start.ok_or_else(|| Status::failed_precondition(format!("{START} is not two numbers")))?;
     Ok(Told {
         incarnation,
         start: Some(start),
+        past: metadata
+            .get(PAST)
+            .and_then(|past| past.to_str().ok())
+            .unwrap_or(""),
     })
 }
 

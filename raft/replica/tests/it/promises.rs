@@ -134,6 +134,29 @@ async fn an_older_copy_of_a_member_is_refused_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_is_refused_though_it_was_started_before_while_nobody_heard() {
+    let WentBack {
+        mut cluster, a, b, c, ..
+    } = WentBack::new(EVERYTHING).await;
+    // Its counter is beyond what b has noted then.
+    for _ in 0..2 {
+        cluster.start(c).await;
+        cluster.kill(c).await;
+    }
+    cluster.start(b).await;
+    let reason = cluster.try_start(c).await.unwrap_err().to_string();
+    assert!(
+        reason.contains(
+            "runs on an older copy of its data: start 2 of it was seen before, and this one says start 4"
+        ),
+        "{reason}"
+    );
+    cluster.start(a).await;
+    cluster.caught_up(b).await;
+    assert_eq!(read(cluster.replica(b), "w30").await.as_deref(), Some("v"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_applied_is_never_taken_back() {
     let WentBack {
         mut cluster, a, b, c, ..
