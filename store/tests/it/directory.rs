@@ -128,8 +128,7 @@ fn a_state_without_a_pointer_is_neither_removed_nor_passed_over() {
         error.to_string(),
         format!(
             "data directory: {0}/CURRENT_STATE is missing; found: state-00000001; nothing was changed: if it is the \
-             state of this member, `echo state-00000001 > {0}/CURRENT_STATE` makes it current again, otherwise replace \
-             the member",
+             state of this member, `echo state-00000001 > {0}/CURRENT_STATE` makes it current again",
             dir.path().display()
         )
     );
